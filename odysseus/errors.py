@@ -1,0 +1,175 @@
+"""Every error Odysseus raises on purpose, by whose fault it is.
+
+    OdysseusError
+    ├── SettingsError            the operator: a setting, the data folder, the database
+    ├── RequestError             the caller asked wrongly, or too much
+    │   ├── InvalidField         a value that can't be used
+    │   ├── NotFound             no such thing, or not theirs
+    │   ├── Busy                 the session already runs
+    │   ├── StoppedBeforeStart   the stop overtook its run
+    │   ├── AlreadyClaimed       a compare pane is started once
+    │   ├── TooMany              a limit of the service is reached
+    │   ├── Draining             the service is going down
+    │   └── ModelsUnknown        no model server has said what it serves
+    ├── StoreError               the database failed us
+    └── StreamFailed             a generation can't go on
+        └── UpstreamError        the model server failed it
+
+They carry data; the text is built in `__str__` for people. Statuses of HTTP belong to `odysseus.web.errors`.
+"""
+
+from __future__ import annotations
+
+from odysseus.states import StopReason
+
+__all__ = [
+    "AlreadyClaimed",
+    "Busy",
+    "Draining",
+    "InvalidField",
+    "ModelsUnknown",
+    "NotFound",
+    "OdysseusError",
+    "RequestError",
+    "SettingsError",
+    "StoppedBeforeStart",
+    "StoreError",
+    "StreamFailed",
+    "TooMany",
+    "UpstreamError",
+]
+
+
+class OdysseusError(Exception):
+    """The root of the tree."""
+
+
+class SettingsError(OdysseusError):
+    """The service can't start like this. *setting* names what to change, *problem* says why, in one line."""
+
+    def __init__(self, setting: str, problem: str) -> None:
+        super().__init__(setting, problem)
+        self.setting, self.problem = setting, problem
+
+    def __str__(self) -> str:
+        return f"{self.setting}: {self.problem}"
+
+
+class RequestError(OdysseusError):
+    """What the caller asked can't be done. `code` is for programs and never changes."""
+
+    code = "bad_request"
+
+
+class InvalidField(RequestError):
+    code = "invalid_field"
+
+    def __init__(self, field: str | None, problem: str) -> None:
+        super().__init__(field, problem)
+        self.field, self.problem = field, problem
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.problem}" if self.field else self.problem
+
+
+class NotFound(RequestError):
+    """There is no such thing, or it isn't the caller's: the two must look alike."""
+
+    code = "not_found"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"no such {self.what}"
+
+
+class Busy(RequestError):
+    """The session already has a live run, whose id is *run_id*."""
+
+    code = "busy"
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return f"the session is busy with run {self.run_id}; stop it, or send if_busy: replace or queue"
+
+
+class StoppedBeforeStart(RequestError):
+    code = "stopped_before_start"
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} was stopped before its request arrived"
+
+
+class AlreadyClaimed(RequestError):
+    code = "already_claimed"
+
+    def __str__(self) -> str:
+        return "this pane has been started"
+
+
+class TooMany(RequestError):
+    """A limit of the service is reached; *what* is counted, *limit* is the setting's value."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(what, limit)
+        self.what, self.limit = what, limit
+
+    @property
+    def code(self) -> str:  # type: ignore[override]  # one class for every counted thing
+        return f"too_many_{self.what}"
+
+    def __str__(self) -> str:
+        return f"the service already has {self.limit} {self.what}; try again soon"
+
+
+class Draining(RequestError):
+    code = "draining"
+
+    def __str__(self) -> str:
+        return "the service is shutting down; try again soon"
+
+
+class ModelsUnknown(RequestError):
+    code = "upstream_unreachable"
+
+    def __str__(self) -> str:
+        return "no model server could say which models it serves; try again soon"
+
+
+class StoreError(OdysseusError):
+    """The database failed; *problem* is for the log, not for a client."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class StreamFailed(OdysseusError):
+    """A generation can't go on. What came before stays. *code* and *problem* are shown to the client as they are."""
+
+    stop_reason = StopReason.INTERNAL_ERROR
+
+    def __init__(self, code: str, problem: str) -> None:
+        super().__init__(code, problem)
+        self.code, self.problem = code, problem
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.problem}"
+
+
+class UpstreamError(StreamFailed):
+    """The model server failed: `upstream_unreachable`, `upstream_status`, `upstream_timeout`, `upstream_protocol`."""
+
+    stop_reason = StopReason.UPSTREAM_ERROR

@@ -1,0 +1,166 @@
+"""One answer: ask a model, stream it as frames, save it exactly once. The same for both lifetimes.
+
+A `Generation` doesn't know who pulls it. `opening`, `stream_with_save` and `closing` are the three things a run calls;
+the run decides how it ended and says so to `closing`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Protocol
+
+from odysseus import events
+from odysseus.answer import Answer
+from odysseus.checkpoints import Checkpoints
+from odysseus.errors import StreamFailed
+from odysseus.events import Ended, Frames, Part, Started, Timings, UsageCount
+from odysseus.messages import Final, Message, Role, Turn, now
+from odysseus.saves import Saves
+from odysseus.states import Ending, StopReason
+from odysseus.tasks import Tasks
+from odysseus.upstream import Ask, ChatMessage, Finish, Piece, Reasoning, Text, Tokens, Upstream
+
+__all__ = ["Generation", "Transcript"]
+
+
+class Transcript(Protocol):
+    """What a generation needs of the store."""
+
+    async def begin(self, turn: Turn) -> None:
+        """Store the user's message and the answer's row, in status `streaming`, in one step."""
+
+    async def history(self, turn: Turn) -> Sequence[Message]:
+        """Return the session's messages before the turn's answer, oldest first."""
+
+    async def checkpoint(self, message_id: str, content: str, reasoning: str, parts: list[Part]) -> None:
+        """Overwrite the answer so far, if it is still `streaming`."""
+
+
+class Generation:
+    def __init__(self, turn: Turn, upstream: Upstream, transcript: Transcript, saves: Saves, tasks: Tasks) -> None:
+        self.turn = turn
+        self.answer = Answer()
+        self.upstream_closed_at: float | None = None
+        """Loop time at which the model server's connection was closed; None before, and if it was never asked."""
+        self._upstream = upstream
+        self._transcript = transcript
+        self._saves = saves
+        self._frames = Frames(turn.run_id)
+        self._checkpoints = Checkpoints(self._checkpoint, tasks)
+        self._finish_reason: str | None = None
+        self._usage: UsageCount | None = None
+        self._asked_at: float | None = None
+        self._first_at: float | None = None
+
+    async def opening(self) -> None:
+        """Accept the turn: from here on the session holds it, whatever happens. Raises what the store raises."""
+        await self._transcript.begin(self.turn)
+
+    async def stream_with_save(self) -> AsyncGenerator[bytes, None]:
+        """Yield the answer's frames, each encoded once, and keep checkpoints of it.
+
+        Raises `UpstreamError`. The last save is `closing`'s: it must also happen when this was never started.
+        """
+        turn = self.turn
+        yield self._frames.encode(
+            Started(turn.run_id, turn.session_id, turn.message_id, turn.mode, turn.model, turn.detached)
+        )
+        messages = _conversation(turn.system, await self._transcript.history(turn))
+        ask = Ask(model=turn.model, messages=messages, temperature=turn.temperature, max_tokens=turn.max_tokens)
+        self._asked_at = _time()
+        try:
+            async with aclosing(self._upstream.ask(ask)) as reads:
+                async for pieces in reads:
+                    for piece in pieces:
+                        if (event := self._take(piece)) is not None:
+                            yield self._frames.encode(event)
+        finally:
+            self.upstream_closed_at = _time()
+
+    async def closing(self, ending: Ending, failure: BaseException | None) -> list[bytes]:
+        """Save the answer, then return the frames that announce its end."""
+        self._checkpoints.close()
+        error = _error(ending, failure)
+        timings = self._timings()
+        await self._saves.save(
+            Final(
+                message_id=self.turn.message_id,
+                status=ending.status,
+                stop_reason=ending.stop_reason,
+                content=self.answer.content,
+                reasoning=self.answer.reasoning,
+                parts=self.answer.parts(),
+                finish_reason=self._finish_reason,
+                usage=self._usage,
+                timings=timings,
+                events=self._frames.count + (1 if error is None else 2),
+                ended_at=now(),
+            )
+        )
+        ended = Ended(
+            ending.status, ending.stop_reason, self.turn.message_id, self._finish_reason, self._usage, timings
+        )
+        return [*([] if error is None else [self._frames.encode(error)]), self._frames.encode_last(ended)]
+
+    def _take(self, piece: Piece) -> events.StreamEvent | None:
+        """Add *piece* to the answer; return the event that tells of it, if it is one to tell."""
+        match piece:
+            case Text(text):
+                self._grow("text", text)
+                return events.Delta(text)
+            case Reasoning(text):
+                self._grow("reasoning", text)
+                return events.Reasoning(text)
+            case Tokens(usage):
+                self._usage = usage
+                return events.Usage(**usage)
+            case Finish(reason):
+                self._finish_reason = reason
+                return None
+
+    def _grow(self, kind: events.PartKind, text: str) -> None:
+        if self._first_at is None:
+            self._first_at = _time()
+        self.answer.add(kind, text)
+        self._checkpoints.grown(len(text))
+
+    async def _checkpoint(self) -> None:
+        answer = self.answer
+        await self._transcript.checkpoint(self.turn.message_id, answer.content, answer.reasoning, answer.parts())
+
+    def _timings(self) -> Timings | None:
+        if self._asked_at is None:
+            return None
+        ttft_ms = None if self._first_at is None else _ms(self._first_at - self._asked_at)
+        return {"ttft_ms": ttft_ms, "duration_ms": _ms(_time() - self._asked_at)}
+
+
+def _conversation(system: str | None, history: Sequence[Message]) -> list[ChatMessage]:
+    """Return what the model reads. Roles alternate, as many chat templates demand: what a failed answer left as two
+    user messages in a row becomes one, and an answer without text is left out."""
+    messages: list[ChatMessage] = [{"role": "system", "content": system}] if system else []
+    for message in history:
+        if message.role is Role.USER and messages and messages[-1]["role"] == "user":
+            messages[-1] = {"role": "user", "content": f"{messages[-1]['content']}\n\n{message.content}"}
+        elif message.content:
+            messages.append({"role": message.role.value, "content": message.content})
+    return messages
+
+
+def _error(ending: Ending, failure: BaseException | None) -> events.Error | None:
+    """Return the event that tells what went wrong; the inside of a failure of ours stays inside."""
+    if isinstance(failure, StreamFailed) and ending.stop_reason is failure.stop_reason:
+        return events.Error(failure.code, failure.problem)
+    if ending.stop_reason is StopReason.INTERNAL_ERROR:
+        return events.Error("internal_error", "the service failed; what came before is saved")
+    return None
+
+
+def _time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 1)

@@ -1,0 +1,122 @@
+"""What is stored: sessions, their messages, compares. Plain values, shared by the store and those who use it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from odysseus.events import Part, Timings, UsageCount
+from odysseus.states import Status, StopReason
+
+__all__ = ["Compare", "Final", "Message", "Mode", "Pane", "Role", "Session", "Turn", "new_id", "now"]
+
+
+class Role(StrEnum):
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+class Mode(StrEnum):
+    CHAT = "chat"
+
+
+def new_id(kind: str) -> str:
+    """Return a new id such as `ses_5f0c..`; *kind* tells a reader of logs what it names."""
+    return f"{kind}_{secrets.token_hex(12)}"
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    id: str
+    title: str | None
+    model: str | None
+    system: str | None
+    created_at: datetime
+    updated_at: datetime
+    compare_id: str | None = None
+    """Set for the session of a compare pane: it isn't listed among the chats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    id: str
+    session_id: str
+    role: Role
+    content: str
+    reasoning: str
+    parts: list[Part]
+    status: Status
+    created_at: datetime
+    # The rest belongs to answers; a user's message has none of it.
+    stop_reason: StopReason | None = None
+    model: str | None = None
+    run_id: str | None = None
+    mode: Mode | None = None
+    detached: bool | None = None
+    finish_reason: str | None = None
+    usage: UsageCount | None = None
+    timings: Timings | None = None
+    events: int | None = None
+    """How many events the run gave out; None while it streams, and for good if its process died."""
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A user's message and the answer to be made: what one request adds to a session."""
+
+    session_id: str
+    message_id: str
+    run_id: str
+    text: str
+    model: str
+    mode: Mode
+    detached: bool
+    system: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    new_session: bool = False
+    """The session is made together with the turn."""
+    claims: tuple[str, int] | None = None
+    """The compare pane (compare id, number) that this turn takes; it can be taken once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Final:
+    """An answer as it ended: what the one write that ends a message holds, also when it waits in the spool."""
+
+    message_id: str
+    status: Status
+    stop_reason: StopReason | None
+    content: str
+    reasoning: str
+    parts: list[Part]
+    finish_reason: str | None
+    usage: UsageCount | None
+    timings: Timings | None
+    events: int
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pane:
+    number: int
+    session_id: str
+    model: str
+    claimed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compare:
+    id: str
+    prompt: str
+    mode: Mode
+    created_at: datetime
+    panes: Sequence[Pane]

@@ -1,0 +1,134 @@
+"""One run: its log, its readers, and what it needs to know of whoever pulls it and whoever watches.
+
+The rules of a run's life are in `runs`; a `Run` is what they act on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Generic, Protocol
+
+from odysseus.replay import Frame, Log
+from odysseus.states import Ending, Status, StopReason
+
+__all__ = ["ClientGone", "Closing", "IfBusy", "Limits", "Opening", "Reader", "Run", "Sink"]
+
+_SLICE_BYTES = 256 * 1024  # what a reader takes at once: a long replay must not hold the loop, nor a second copy
+
+Opening = Callable[[], Awaitable[None]]
+Closing = Callable[[Ending, BaseException | None], Awaitable[Sequence[Frame]]]
+
+
+class IfBusy(StrEnum):
+    """What becomes of a run whose session already has live ones."""
+
+    REJECT = "reject"
+    REPLACE = "replace"
+    QUEUE = "queue"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The defaults are those of the settings with the same names."""
+
+    idle_timeout_s: float = 900
+    wall_clock_timeout_s: float = 7200
+    max_log_bytes: int = 32 * 1024 * 1024
+    max_runs: int = 1000
+    max_subscribers: int = 20_000
+    replay_grace_s: float = 180
+
+
+class Sink(Protocol[Frame]):
+    """The one client of a direct run. Both raise `ConnectionError` when it has gone."""
+
+    async def open(self, run: Run[Frame]) -> None:
+        """The run has been accepted; no frame has come yet."""
+
+    async def write(self, frame: Frame) -> None: ...
+
+
+class ClientGone(Exception):
+    """A direct run's sink broke: told apart from a `ConnectionError` of the source."""
+
+
+class Run(Generic[Frame]):
+    """One generation, from its admission until its log is freed."""
+
+    def __init__(self, run_id: str, session_id: str, *, detached: bool) -> None:
+        self.id = run_id
+        self.session_id = session_id
+        self.detached = detached
+        self.task: asyncio.Task[None]
+        """Whoever pulls: set at admission, never raises for a detached run. Await it through `asyncio.shield`."""
+        self.status = Status.STREAMING
+        self.stop_reason: StopReason | None = None
+        self.log: Log[Frame] = Log()
+        self.subscribers = 0
+        self.started_at = datetime.now(UTC)
+        self.ended_at: datetime | None = None
+        self.stop_asked_at: float | None = None
+        """Loop time of the first stop, whoever asked; None while nobody has."""
+        self.accepted = asyncio.Event()
+        """Set when `opening` has ended, one way or the other; see `wait_accepted`."""
+        self.ended = asyncio.Event()
+        """Set when nothing more will come: after the save, after the last frame."""
+        self.refusal: BaseException | None = None  # why `opening` failed: then nothing has happened
+        self.asked: Ending | None = None  # the first stop that was asked for; later ones change nothing
+        self.ending: Ending | None = None  # decided: from here on a stop comes too late
+        self.entered = False  # the pulling task has made its first step; a cancel before it would skip its body
+        self.cancelled_by_us = False
+        self.last_frame_at = 0.0
+        self._waiters: set[asyncio.Future[None]] = set()
+        self.overdue = False  # the grace time is over, a subscriber still reads
+
+    async def wait_accepted(self) -> None:
+        """Wait until the run is accepted. Raises what `opening` raised."""
+        await self.accepted.wait()
+        if self.refusal is not None:
+            raise self.refusal
+
+    def append(self, frame: Frame) -> None:
+        self.log.append(frame)
+        self.last_frame_at = asyncio.get_running_loop().time()
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake the readers that wait. Those already woken read on by themselves, so a burst wakes each once."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiters.clear()
+
+    async def changed(self) -> None:
+        """Wait for the next `wake`. Cancelling leaves nothing behind."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+
+class Reader(Generic[Frame]):
+    """One subscriber: a cursor into the run's log, and nothing else, so that it can't hold the run up."""
+
+    def __init__(self, run: Run[Frame], seq: int) -> None:
+        self.run: Run[Frame] = run
+        self.seq = seq
+        """The next frame's number."""
+
+    async def read(self) -> Sequence[Frame]:
+        """Return the frames that have come since the last call, at most about 256 KiB; none when the run has ended.
+
+        Waits for one at least. Cancelling loses nothing: the same call can be made again.
+        """
+        while self.seq == len(self.run.log) and not self.run.ended.is_set():
+            await self.run.changed()
+        frames: Sequence[Frame] = self.run.log.read(self.seq, _SLICE_BYTES)
+        self.seq += len(frames)
+        return frames

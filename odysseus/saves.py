@@ -1,0 +1,150 @@
+"""The last save of an answer: tried, tried again, and put in a file when the store won't take it.
+
+A `Final` given to `Saves.save` is on disk somewhere when the call returns: in the store, or in the spool, from where
+the store gets it as soon as it can, at the latest at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import TypeAdapter, ValidationError
+
+from odysseus.messages import Final
+from odysseus.tasks import Tasks
+
+__all__ = ["FileSpool", "Saves", "Spool"]
+
+_log = logging.getLogger(__name__)
+_final = TypeAdapter(Final)
+
+_PAUSES_S = (0.1, 0.5)  # between the attempts on the store, so there is one attempt more than pauses
+_ATTEMPT_S = 5.0
+_REPEAT_S = 5.0  # between two looks at a spool that holds something
+
+
+class Spool(Protocol):
+    """Where answers wait that the store didn't take. Errors are `OSError`."""
+
+    async def put(self, final: Final) -> None:
+        """Keep *final* durably, under its message's id."""
+
+    async def all(self) -> list[Final]: ...
+
+    async def remove(self, message_id: str) -> None: ...
+
+
+class FileSpool:
+    """One JSON file a message in *folder*, which is made when first needed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def put(self, final: Final) -> None:
+        await asyncio.to_thread(self._put, final)
+
+    async def all(self) -> list[Final]:
+        return await asyncio.to_thread(lambda: list(self._read()))
+
+    async def remove(self, message_id: str) -> None:
+        await asyncio.to_thread(self._path(message_id).unlink, missing_ok=True)
+
+    def _path(self, message_id: str) -> Path:
+        return self._folder / f"{message_id}.json"
+
+    def _put(self, final: Final) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(final.message_id)
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            file.write(_final.dump_json(final))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)  # a file with its final name is always whole
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _read(self) -> Iterator[Final]:
+        for path in sorted(self._folder.glob("*.json")):
+            try:
+                yield _final.validate_json(path.read_bytes())
+            except ValidationError:
+                _log.exception("%s can't be read; it stays, renamed to *.unreadable", path)
+                path.rename(path.with_suffix(".unreadable"))
+
+
+class Saves:
+    """Saves each answer once. *finish* is the store's compare-and-set: False if the message had ended before."""
+
+    def __init__(self, finish: Callable[[Final], Awaitable[bool]], spool: Spool, tasks: Tasks) -> None:
+        self.retried = 0
+        """How many attempts on the store failed, since the start."""
+        self.spooled = 0
+        """How many answers had to go to the spool, since the start."""
+        self._finish = finish
+        self._spool = spool
+        self._tasks = tasks
+        self._emptying: asyncio.Task[None] | None = None
+
+    async def save(self, final: Final) -> None:
+        """Return when *final* is stored or spooled. While neither works it goes on trying."""
+        while not await self._stored(final):
+            try:
+                await self._spool.put(final)
+            except OSError:
+                _log.exception("message %s: neither the store nor the spool took the answer", final.message_id)
+                await asyncio.sleep(_REPEAT_S)
+                continue
+            self.spooled += 1
+            _log.error("message %s: the store didn't take the answer, it waits in the spool", final.message_id)
+            if self._emptying is None:
+                self._emptying = self._tasks.spawn(self._empty_when_possible())
+            return
+
+    async def recover(self) -> int:
+        """Give the store what the spool holds; return how many answers that were. Raises what the store raises."""
+        waiting = await self._spool.all()
+        for final in waiting:
+            await self._finish(final)
+            await self._spool.remove(final.message_id)
+        return len(waiting)
+
+    def close(self) -> None:
+        """Stop looking at the spool; what it holds is for the next start."""
+        if self._emptying is not None:
+            self._emptying.cancel()
+
+    async def _stored(self, final: Final) -> bool:
+        for pause in (*_PAUSES_S, None):
+            try:
+                async with asyncio.timeout(_ATTEMPT_S):
+                    if not await self._finish(final):
+                        _log.info("message %s had ended before", final.message_id)
+                    return True
+            except Exception as error:
+                self.retried += 1
+                _log.warning("message %s: a save failed: %r", final.message_id, error)
+            if pause is not None:
+                await asyncio.sleep(pause)
+        return False
+
+    async def _empty_when_possible(self) -> None:
+        try:
+            while True:
+                await asyncio.sleep(_REPEAT_S)
+                try:
+                    async with asyncio.timeout(_ATTEMPT_S):
+                        _log.info("%d answers went from the spool to the store", await self.recover())
+                    return
+                except Exception as error:
+                    _log.warning("the spool can't be emptied yet: %r", error)
+        finally:
+            self._emptying = None

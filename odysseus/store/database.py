@@ -1,0 +1,134 @@
+"""The engine under the store: connections, transactions, migrations at start.
+
+Every transaction runs in a task of its own. A caller that is cancelled leaves at once, as a prompt stop demands, while
+the statement under way ends in peace instead of breaking its connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from odysseus.errors import SettingsError, StoreError
+from odysseus.tasks import Tasks
+
+__all__ = ["Database", "database_url"]
+
+_SETTING = "ODYSSEUS_DATABASE_URL"
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+_MIGRATIONS = Path(__file__).with_name("migrations")
+_CLOSE_S = 5.0
+
+_T = TypeVar("_T")
+Work = Callable[[AsyncConnection], Awaitable[_T]]
+
+
+def database_url(setting: str) -> sa.URL:
+    """Return *setting* (`sqlite:///..`, `postgresql://..`) with the driver we use. Raises `SettingsError`."""
+    try:
+        url = sa.make_url(setting)
+    except ArgumentError:
+        raise SettingsError(_SETTING, "not a URL; it looks like sqlite:///file or postgresql://host/name") from None
+    if url.drivername not in _DRIVERS:
+        raise SettingsError(_SETTING, f"{url.drivername}: only sqlite and postgresql are supported")
+    if url.drivername == "sqlite" and not url.database:
+        raise SettingsError(_SETTING, "names no file; a database in memory would lose every answer")
+    return url.set(drivername=_DRIVERS[url.drivername])
+
+
+class Database:
+    def __init__(self, url: sa.URL) -> None:
+        self._url = url
+        self._tasks = Tasks()
+        self._engine = create_async_engine(url, pool_pre_ping=url.get_backend_name() == "postgresql")
+        # SQLite has one writer at a time. A lock of ours is fair; its own waiting is a sleep that grows.
+        self._writer = asyncio.Lock() if url.get_backend_name() == "sqlite" else None
+        if self._writer is not None:
+            sa.event.listen(self._engine.sync_engine, "connect", _set_up_sqlite)
+            sa.event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
+
+    @property
+    def dialect(self) -> str:
+        return self._url.get_backend_name()
+
+    async def open(self) -> None:
+        """Bring the tables up to date. Raises `SettingsError` when that can't be."""
+        if self._writer is not None and self._url.database is not None:
+            Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            await self._transaction(lambda connection: connection.run_sync(_migrate), write=True)
+        except (SQLAlchemyError, OSError, sqlite3.Error) as error:
+            raise SettingsError(_SETTING, f"can't open {self._url!r}: {_first_line(error)}") from error
+
+    async def close(self) -> None:
+        await self._tasks.drain(_CLOSE_S)
+        await self._engine.dispose()
+
+    async def read(self, work: Work[_T]) -> _T:
+        """Run *work* in a transaction that only reads. Raises `StoreError`."""
+        return await self._apart(work, write=False)
+
+    async def write(self, work: Work[_T]) -> _T:
+        """Run *work* in a transaction; it is committed when this returns. Raises `StoreError`."""
+        return await self._apart(work, write=True)
+
+    async def _apart(self, work: Work[_T], *, write: bool) -> _T:
+        try:
+            return await asyncio.shield(self._tasks.spawn(self._transaction(work, write=write)))
+        except (SQLAlchemyError, OSError) as error:
+            raise StoreError(_first_line(error)) from error
+
+    async def _transaction(self, work: Work[_T], *, write: bool) -> _T:
+        async with AsyncExitStack() as stack:
+            if write and self._writer is not None:
+                await stack.enter_async_context(self._writer)
+            connection = await stack.enter_async_context(self._engine.connect())
+            await connection.execution_options(odysseus_write=write)
+            async with connection.begin():
+                return await work(connection)
+
+
+def _set_up_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver must not begin transactions of its own: `_begin_sqlite` does
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")  # survives kill -9; FULL would cost an fsync a checkpoint
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute("PRAGMA busy_timeout = 5000")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A deferred transaction that turns into a writer fails at once when another one wrote meanwhile.
+    write = connection.get_execution_options().get("odysseus_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+def _migrate(connection: sa.Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    for revision in MigrationContext.configure(connection).get_current_heads():
+        if revision not in known:
+            raise SettingsError(
+                _SETTING, f"the database was made by a newer Odysseus (revision {revision}); upgrade the service"
+            )
+    command.upgrade(config, "head")
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(getattr(error, "orig", None) or error) or type(error).__name__
+    return text.splitlines()[0]

@@ -1,0 +1,277 @@
+"""The store's verbs. Each is one transaction; an answer ends by a compare-and-set `streaming -> final`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from odysseus.errors import AlreadyClaimed, NotFound
+from odysseus.events import Part
+from odysseus.messages import Compare, Final, Message, Mode, Pane, Role, Session, Turn, new_id, now
+from odysseus.states import Status, StopReason
+from odysseus.store.database import Database
+from odysseus.store.tables import compare_panes, compares, messages, sessions
+
+__all__ = ["Store"]
+
+_TITLE_CHARS = 60
+
+
+class Store:
+    """Every verb raises `StoreError` when the database fails it. Cancelling one leaves its transaction whole."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def ping(self) -> None:
+        """Return if the database answers."""
+        await self._database.read(lambda connection: connection.execute(sa.select(1)))
+
+    # Turns and answers
+
+    async def begin(self, turn: Turn) -> None:
+        """Store the user's message and the answer's row, in status `streaming`, and what they stand in.
+
+        Raises `NotFound` when the session has gone, `AlreadyClaimed` when somebody has the turn's pane.
+        """
+
+        async def work(connection: AsyncConnection) -> None:
+            if turn.claims is not None:
+                await _claim(connection, *turn.claims)
+            await _take_place(connection, turn)
+            user = _row(new_id("msg"), turn, Role.USER, Status.DONE)
+            user |= {"content": turn.text, "parts": [{"type": "text", "text": turn.text}]}
+            answer = _row(turn.message_id, turn, Role.ASSISTANT, Status.STREAMING)
+            answer |= {"model": turn.model, "run_id": turn.run_id, "mode": turn.mode, "detached": turn.detached}
+            for row in (user, answer):  # one by one: their order is the session's
+                await connection.execute(messages.insert().values(row))
+
+        await self._database.write(work)
+
+    async def checkpoint(self, message_id: str, content: str, reasoning: str, parts: list[Part]) -> None:
+        """Overwrite the answer so far, if it is still `streaming`."""
+        statement = _streaming(message_id).values(content=content, reasoning=reasoning, parts=parts)
+        await self._database.write(lambda connection: connection.execute(statement))
+
+    async def finish(self, final: Final) -> bool:
+        """End the message. False means that it had ended before (or is deleted), and that nothing has changed."""
+        values = asdict(final)
+        statement = _streaming(values.pop("message_id")).values(values)
+        return (await self._database.write(lambda connection: connection.execute(statement))).rowcount == 1
+
+    async def interrupt_streaming(self) -> int:
+        """End what a dead process left `streaming`, as `node_lost` with its last checkpoint; return how many."""
+        statement = (
+            messages.update()
+            .where(messages.c.status == Status.STREAMING)
+            .values(status=Status.INTERRUPTED, stop_reason=StopReason.NODE_LOST, ended_at=now())
+        )
+        return (await self._database.write(lambda connection: connection.execute(statement))).rowcount
+
+    async def history(self, turn: Turn) -> Sequence[Message]:
+        """Return the session's messages before the turn's answer, oldest first."""
+        place = sa.select(messages.c.n).where(messages.c.id == turn.message_id).scalar_subquery()
+        return await self._messages(messages.c.session_id == turn.session_id, messages.c.n < place)
+
+    async def messages(self, session_id: str) -> Sequence[Message]:
+        """Return all messages of the session, oldest first."""
+        return await self._messages(messages.c.session_id == session_id)
+
+    async def answer_of(self, run_id: str) -> Message | None:
+        """Return the answer that run *run_id* made."""
+        found = await self._messages(messages.c.run_id == run_id)
+        return found[0] if found else None
+
+    async def latest_answer(self, session_id: str) -> Message | None:
+        newest = sa.select(sa.func.max(messages.c.n)).where(
+            messages.c.session_id == session_id, messages.c.role == Role.ASSISTANT
+        )
+        found = await self._messages(messages.c.n == newest.scalar_subquery())
+        return found[0] if found else None
+
+    async def _messages(self, *where: sa.ColumnElement[bool]) -> Sequence[Message]:
+        statement = sa.select(messages).where(*where).order_by(messages.c.n)
+        rows = await self._database.read(lambda connection: connection.execute(statement))
+        return [_message(row) for row in rows.mappings()]
+
+    # Sessions
+
+    async def create_session(self, *, title: str | None, model: str | None, system: str | None) -> Session:
+        time = now()
+        session = Session(id=new_id("ses"), title=title, model=model, system=system, created_at=time, updated_at=time)
+        await self._database.write(lambda connection: connection.execute(sessions.insert().values(asdict(session))))
+        return session
+
+    async def session(self, session_id: str) -> Session:
+        """Raises `NotFound`."""
+        statement = sa.select(sessions).where(sessions.c.id == session_id)
+        rows = await self._database.read(lambda connection: connection.execute(statement))
+        row = rows.mappings().one_or_none()
+        if row is None:
+            raise NotFound("session")
+        return Session(**row)
+
+    async def sessions(self, *, limit: int, before: str | None = None) -> Sequence[Session]:
+        """Return up to *limit* sessions, the last used first, that stand after session *before* in this order.
+
+        Sessions of compare panes are left out. Raises `NotFound` for an unknown *before*.
+        """
+        statement = sa.select(sessions).where(sessions.c.compare_id.is_(None))
+        if before is not None:
+            last = await self.session(before)
+            place = sa.tuple_(sessions.c.updated_at, sessions.c.id)
+            statement = statement.where(
+                place < sa.tuple_(sa.literal(last.updated_at, sessions.c.updated_at.type), last.id)
+            )
+        statement = statement.order_by(sessions.c.updated_at.desc(), sessions.c.id.desc()).limit(limit)
+        rows = await self._database.read(lambda connection: connection.execute(statement))
+        return [Session(**row) for row in rows.mappings()]
+
+    async def change_session(self, session_id: str, **values: str | None) -> Session:
+        """Set some of `title`, `model`, `system`. Raises `NotFound`."""
+        statement = sessions.update().where(sessions.c.id == session_id).values(**values, updated_at=now())
+        if (await self._database.write(lambda connection: connection.execute(statement))).rowcount == 0:
+            raise NotFound("session")
+        return await self.session(session_id)
+
+    async def delete_session(self, session_id: str) -> None:
+        """Delete the session and its messages. Raises `NotFound`."""
+        statement = sessions.delete().where(sessions.c.id == session_id)
+        if (await self._database.write(lambda connection: connection.execute(statement))).rowcount == 0:
+            raise NotFound("session")
+
+    # Compares
+
+    async def create_compare(self, *, prompt: str, mode: Mode, system: str | None, models: Sequence[str]) -> Compare:
+        """Make a compare with one session and one pane a model."""
+        time = now()
+        panes = [
+            Pane(number=number, session_id=new_id("ses"), model=model, claimed=False)
+            for number, model in enumerate(models)
+        ]
+        compare = Compare(id=new_id("cmp"), prompt=prompt, mode=mode, created_at=time, panes=panes)
+        title = _title(prompt)
+
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(compares.insert().values(id=compare.id, prompt=prompt, mode=mode, created_at=time))
+            for pane in panes:
+                session = Session(
+                    id=pane.session_id,
+                    title=title,
+                    model=pane.model,
+                    system=system,
+                    created_at=time,
+                    updated_at=time,
+                    compare_id=compare.id,
+                )
+                await connection.execute(sessions.insert().values(asdict(session)))
+                await connection.execute(
+                    compare_panes.insert().values(
+                        compare_id=compare.id, number=pane.number, session_id=pane.session_id, model=pane.model
+                    )
+                )
+
+        await self._database.write(work)
+        return compare
+
+    async def compare(self, compare_id: str) -> Compare:
+        """Raises `NotFound`."""
+
+        async def work(connection: AsyncConnection) -> Compare:
+            head = (await connection.execute(sa.select(compares).where(compares.c.id == compare_id))).mappings()
+            row = head.one_or_none()
+            if row is None:
+                raise NotFound("compare")
+            panes = await connection.execute(
+                sa.select(compare_panes)
+                .where(compare_panes.c.compare_id == compare_id)
+                .order_by(compare_panes.c.number)
+            )
+            return Compare(
+                id=row["id"],
+                prompt=row["prompt"],
+                mode=Mode(row["mode"]),
+                created_at=row["created_at"],
+                panes=[
+                    Pane(
+                        number=pane["number"],
+                        session_id=pane["session_id"],
+                        model=pane["model"],
+                        claimed=pane["claimed_at"] is not None,
+                    )
+                    for pane in panes.mappings()
+                ],
+            )
+
+        return await self._database.read(work)
+
+
+def _streaming(message_id: str) -> sa.Update:
+    """The one statement that may touch an answer: only while it streams."""
+    return messages.update().where(messages.c.id == message_id, messages.c.status == Status.STREAMING)
+
+
+def _row(message_id: str, turn: Turn, role: Role, status: Status) -> dict[str, Any]:
+    return {
+        "id": message_id,
+        "session_id": turn.session_id,
+        "role": role,
+        "content": "",
+        "reasoning": "",
+        "parts": [],
+        "status": status,
+        "created_at": now(),
+    }
+
+
+async def _take_place(connection: AsyncConnection, turn: Turn) -> None:
+    """Make the turn's session, or mark it as used."""
+    time, title = now(), _title(turn.text)
+    if turn.new_session:
+        session = Session(
+            id=turn.session_id, title=title, model=turn.model, system=turn.system, created_at=time, updated_at=time
+        )
+        await connection.execute(sessions.insert().values(asdict(session)))
+        return
+    used = await connection.execute(
+        sessions.update()
+        .where(sessions.c.id == turn.session_id)
+        .values(updated_at=time, title=sa.func.coalesce(sessions.c.title, title))
+    )
+    if used.rowcount == 0:
+        raise NotFound("session")
+
+
+async def _claim(connection: AsyncConnection, compare_id: str, number: int) -> None:
+    claimed = await connection.execute(
+        compare_panes.update()
+        .where(
+            compare_panes.c.compare_id == compare_id,
+            compare_panes.c.number == number,
+            compare_panes.c.claimed_at.is_(None),
+        )
+        .values(claimed_at=now())
+    )
+    if claimed.rowcount == 0:
+        raise AlreadyClaimed
+
+
+def _title(text: str) -> str:
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    return line if len(line) <= _TITLE_CHARS else f"{line[: _TITLE_CHARS - 1]}…"
+
+
+_STORED = {field.name for field in fields(Message)}
+
+
+def _message(row: sa.RowMapping) -> Message:
+    values: dict[str, Any] = {name: row[name] for name in _STORED}
+    values["role"] = Role(values["role"])
+    values["status"] = Status(values["status"])
+    values["stop_reason"] = None if values["stop_reason"] is None else StopReason(values["stop_reason"])
+    values["mode"] = None if values["mode"] is None else Mode(values["mode"])
+    return Message(**values)

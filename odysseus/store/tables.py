@@ -1,0 +1,90 @@
+"""The tables as the newest migration leaves them; the store's statements are built on these."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+__all__ = ["compare_panes", "compares", "messages", "metadata", "sessions"]
+
+
+class Utc(sa.types.TypeDecorator[datetime]):
+    """An aware datetime in UTC, stored without its zone because SQLite has none."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+metadata = sa.MetaData()
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("title", sa.Text),
+    sa.Column("model", sa.Text),
+    sa.Column("system", sa.Text),
+    sa.Column("created_at", Utc, nullable=False),
+    sa.Column("updated_at", Utc, nullable=False),
+    sa.Column("compare_id", sa.Text),
+    sa.Index("sessions_newest", "updated_at", "id"),
+)
+
+messages = sa.Table(
+    "messages",
+    metadata,
+    # The order of a session's messages: ids say nothing, and two messages of one turn share their time.
+    sa.Column("n", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("session_id", sa.Text, sa.ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("reasoning", sa.Text, nullable=False),
+    sa.Column("parts", sa.JSON, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("stop_reason", sa.Text),
+    sa.Column("model", sa.Text),
+    sa.Column("run_id", sa.Text, unique=True),
+    sa.Column("mode", sa.Text),
+    sa.Column("detached", sa.Boolean),
+    sa.Column("finish_reason", sa.Text),
+    sa.Column("usage", sa.JSON(none_as_null=True)),
+    sa.Column("timings", sa.JSON(none_as_null=True)),
+    sa.Column("events", sa.Integer),
+    sa.Column("created_at", Utc, nullable=False),
+    sa.Column("ended_at", Utc),
+    sa.Index("messages_of_session", "session_id", "n"),
+    # What a start looks for after a crash; nearly always empty.
+    sa.Index(
+        "messages_streaming",
+        "status",
+        sqlite_where=sa.text("status = 'streaming'"),
+        postgresql_where=sa.text("status = 'streaming'"),
+    ),
+)
+
+compares = sa.Table(
+    "compares",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("prompt", sa.Text, nullable=False),
+    sa.Column("mode", sa.Text, nullable=False),
+    sa.Column("created_at", Utc, nullable=False),
+)
+
+compare_panes = sa.Table(
+    "compare_panes",
+    metadata,
+    sa.Column("compare_id", sa.Text, sa.ForeignKey("compares.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("session_id", sa.Text, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("claimed_at", Utc),
+)

@@ -1,0 +1,58 @@
+"""An owner for work that must outlive whoever asked for it.
+
+Everything that is started here is held until it has ended, and waited for when the service goes down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+__all__ = ["Tasks"]
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class Tasks:
+    """Holds background tasks; the loop itself keeps only weak references to them."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        """Start *work* and hold it until it ends."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def finish(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Await *work* to its end, however often the caller is cancelled meanwhile.
+
+        A cancel isn't lost: it goes on up when the work is done, and the work's own error is then only logged.
+        """
+        task = self.spawn(work)
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError as cancel:
+                cancelled = cancel
+        if cancelled is None:
+            return task.result()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("work that outlived its caller failed", exc_info=error)
+        raise cancelled
+
+    async def drain(self, limit_s: float) -> None:
+        """Wait up to *limit_s* seconds for everything that is held, then cancel the rest and wait for its end."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=limit_s)
+        for task in (late := set(self._tasks)):
+            _log.error("still at work after %s s, cancelled: %r", limit_s, task.get_coro())
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=1)
