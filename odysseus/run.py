@@ -59,10 +59,12 @@ class ClientGone(Exception):
 class Run(Generic[Frame]):
     """One generation, from its admission until its log is freed."""
 
-    def __init__(self, run_id: str, session_id: str, *, detached: bool) -> None:
+    def __init__(self, run_id: str, session_id: str, *, detached: bool, about: object) -> None:
         self.id = run_id
         self.session_id = session_id
         self.detached = detached
+        self.about = about
+        """Whatever its starter wants to find again here. Nobody else looks at it."""
         self.task: asyncio.Task[None]
         """Whoever pulls: set at admission, never raises for a detached run. Await it through `asyncio.shield`."""
         self.status = Status.STREAMING

@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Generic
@@ -41,8 +41,8 @@ class Runs(Generic[Frame]):
         self.draining = False
         self.subscribers = 0
         """Live subscribers over all runs."""
-        self.on_ended: Callable[[Run[Frame]], None] = lambda run: None
-        """Called once for each run that was accepted and has ended."""
+        self.endings: Counter[Ending] = Counter()
+        """How many runs have ended, and how, since the start."""
         self._limits = limits or Limits()
         self._tasks = tasks or Tasks()
         self._runs: dict[str, Run[Frame]] = {}  # by run id, live or within the grace time
@@ -65,14 +65,16 @@ class Runs(Generic[Frame]):
         if_busy: IfBusy = IfBusy.REJECT,
         opening: Opening | None = None,
         closing: Closing[Frame] | None = None,
+        about: object = None,
     ) -> Run[Frame]:
         """Start a detached run: it goes on until *source* ends or somebody stops it, whoever watches.
 
         *opening* is awaited before the first frame; if it raises, nothing has happened (`Run.wait_accepted`).
         *closing* is given the ending and the error behind it, saves, and returns the last frames; it must not raise.
+        *about* is for the caller to find again, as `Run.about`.
         Raises `Busy`, `TooMany`, `Draining` or `StoppedBeforeStart`, all of them before anything has happened.
         """
-        run = self._admit(session_id, run_id, if_busy, detached=True)
+        run = self._admit(session_id, run_id, if_busy, detached=True, about=about)
         run.task = asyncio.get_running_loop().create_task(self._live_through(run, source, opening, closing, None))
         return run
 
@@ -86,6 +88,7 @@ class Runs(Generic[Frame]):
         if_busy: IfBusy = IfBusy.REJECT,
         opening: Opening | None = None,
         closing: Closing[Frame] | None = None,
+        about: object = None,
     ) -> Run[Frame]:
         """Pull *source* in the calling task and write each frame to *sink*; return the run when it has ended.
 
@@ -93,7 +96,7 @@ class Runs(Generic[Frame]):
         asked for here ends it too, and then the last frames still go to the sink. Raises as `start` does, and what
         *opening* raised.
         """
-        run = self._admit(session_id, run_id, if_busy, detached=False)
+        run = self._admit(session_id, run_id, if_busy, detached=False, about=about)
         task = asyncio.current_task()
         assert task is not None
         run.task = task
@@ -101,7 +104,9 @@ class Runs(Generic[Frame]):
         await run.wait_accepted()
         return run
 
-    def _admit(self, session_id: str, run_id: str | None, if_busy: IfBusy, *, detached: bool) -> Run[Frame]:
+    def _admit(
+        self, session_id: str, run_id: str | None, if_busy: IfBusy, *, detached: bool, about: object
+    ) -> Run[Frame]:
         """Take the run into the session's line. Without an await: two requests at once can't both find it free."""
         if self.draining:
             raise Draining
@@ -110,9 +115,9 @@ class Runs(Generic[Frame]):
         line = self._lines.get(session_id, ())
         if line and if_busy is IfBusy.REJECT:
             raise Busy(line[0].id)
-        if self._live >= self._limits.max_runs:
+        if not self.has_room:
             raise TooMany("runs", self._limits.max_runs)
-        run: Run[Frame] = Run(run_id or f"run_{secrets.token_hex(12)}", session_id, detached=detached)
+        run: Run[Frame] = Run(run_id or f"run_{secrets.token_hex(12)}", session_id, detached=detached, about=about)
         if run.id in self._runs:
             raise ValueError(f"run {run.id} exists")
         if if_busy is IfBusy.REPLACE:
@@ -123,6 +128,10 @@ class Runs(Generic[Frame]):
         self._live += 1
         self._quiet.clear()
         return run
+
+    @property
+    def has_room(self) -> bool:
+        return self._live < self._limits.max_runs
 
     # Finding and watching
 
@@ -369,7 +378,8 @@ class Runs(Generic[Frame]):
             self._forget(run)
         else:
             asyncio.get_running_loop().call_later(self._limits.replay_grace_s, self._grace_over, run)
-            self.on_ended(run)
+            self.endings[ending] += 1
+            _log.info("run %s of session %s ended: %s %s", run.id, run.session_id, run.status, run.stop_reason or "")
         return last
 
     def _leave_line(self, run: Run[Frame]) -> None:
@@ -391,6 +401,12 @@ class Runs(Generic[Frame]):
         self._runs.pop(run.id, None)
         if self._latest.get(run.session_id) is run:
             del self._latest[run.session_id]
+
+    def forget_session(self, session_id: str) -> None:
+        """Free the session's ended runs now: it has been deleted."""
+        for run in self.all():
+            if run.session_id == session_id and run.ended.is_set():
+                self._evict(run)
 
     def _forget(self, refused: Run[Frame]) -> None:
         """Undo the admission of a run that has never happened: the one before it is the latest again."""

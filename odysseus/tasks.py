@@ -29,6 +29,10 @@ class Tasks:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    async def shielded(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Await *work*. A caller that is cancelled leaves at once; the work goes on, held here."""
+        return await asyncio.shield(self.spawn(work))
+
     async def finish(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Await *work* to its end, however often the caller is cancelled meanwhile.
 

@@ -86,7 +86,7 @@ class Database:
 
     async def _apart(self, work: Work[_T], *, write: bool) -> _T:
         try:
-            return await asyncio.shield(self._tasks.spawn(self._transaction(work, write=write)))
+            return await self._tasks.shielded(self._transaction(work, write=write))
         except (SQLAlchemyError, OSError) as error:
             raise StoreError(_first_line(error)) from error
 

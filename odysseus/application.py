@@ -1,0 +1,124 @@
+"""The service put together: what is started, in which order, and how it goes down again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+from aiohttp import web
+from pydantic import HttpUrl
+
+from odysseus.data_folder import data_folder
+from odysseus.run import Limits
+from odysseus.runs import Runs
+from odysseus.saves import FileSpool, Saves
+from odysseus.service import Service
+from odysseus.settings import Settings, UpstreamSettings
+from odysseus.store import Database, Store, database_url
+from odysseus.tasks import Tasks
+from odysseus.upstream.catalog import Catalog
+from odysseus.upstream.client import Client
+from odysseus.upstream.demo import DemoServer
+from odysseus.web import chat, compare, ops, sessions
+from odysseus.web.errors import errors_as_json, until_answered
+from odysseus.web.metrics import METRICS, registry
+from odysseus.web.openapi import describe
+from odysseus.web.routes import SERVICE, SETTINGS, add_routes
+
+__all__ = ["create_app", "create_runner", "drain"]
+
+_log = logging.getLogger(__name__)
+
+_SAVES_S = 20.0  # more than the retries of a save and the spool take together
+_CONNECTIONS_S = 1.0  # what a client that doesn't read its last frames gets; the server spends it twice
+_KEEP_ALIVE_S = 75.0  # longer than nginx keeps an idle connection to us, or it would reuse one that we just closed
+
+
+def create_app(settings: Settings) -> web.Application:
+    """Return the application. Run it with `create_runner`: a plain `run_app` doesn't cancel what clients abandon."""
+    tasks = Tasks()
+    app = web.Application(middlewares=[errors_as_json, until_answered(tasks)], client_max_size=settings.max_body_bytes)
+    app[SETTINGS] = settings
+    routes = [*chat.ROUTES, *compare.ROUTES, *sessions.ROUTES, *ops.ROUTES]
+    add_routes(app, [*routes, ops.openapi_route(describe(routes))])
+
+    async def lifetime(app: web.Application) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            folder = stack.enter_context(data_folder(settings.data_dir))
+            database = Database(database_url(settings.database_url or f"sqlite:///{folder.absolute()}/odysseus.db"))
+            stack.push_async_callback(database.close)
+            await database.open()
+            store = Store(database)
+            saves = Saves(store.finish, FileSpool(folder / "spool"), tasks)
+            await recover(store, saves)
+            catalog = Catalog([_server(server, settings) for server in await _model_servers(settings, stack)])
+            stack.push_async_callback(catalog.close)
+            stack.push_async_callback(tasks.drain, _SAVES_S)
+            stack.callback(saves.close)
+            runs: Runs[bytes] = Runs(_limits(settings), tasks=tasks)
+            app[SERVICE] = Service(runs, store, catalog, saves, tasks, pane_expiry_s=settings.pane_expiry_s)
+            app[METRICS] = registry(runs, saves)
+            yield
+
+    app.cleanup_ctx.append(lifetime)
+    # Before the server's own shutdown, which would cancel handlers a second time, in the middle of their saves.
+    app.on_shutdown.append(drain)
+    return app
+
+
+async def create_runner(settings: Settings | None = None) -> web.AppRunner:
+    """Return the runner that serves the application, also for gunicorn. Raises `SettingsError`."""
+    return web.AppRunner(
+        create_app(settings or Settings.load()),
+        handler_cancellation=True,  # off by default in production, on in every test server: the compare depends on it
+        keepalive_timeout=_KEEP_ALIVE_S,
+        shutdown_timeout=_CONNECTIONS_S,
+        access_log=None,
+    )
+
+
+async def drain(app: web.Application) -> None:
+    """Take no new runs, let the live ones go on for `DRAIN_S`, then stop and save them. Can be repeated."""
+    await app[SERVICE].runs.drain(app[SETTINGS].drain_s, _SAVES_S)
+
+
+async def recover(store: Store, saves: Saves) -> None:
+    """Settle what an earlier process left: its spooled answers first, they know more than the last checkpoint."""
+    if spooled := await saves.recover():
+        _log.warning("%d answers of an earlier process went from the spool to the store", spooled)
+    if lost := await store.interrupt_streaming():
+        _log.warning("%d answers of an earlier process were cut short by its death", lost)
+
+
+async def _model_servers(settings: Settings, stack: AsyncExitStack) -> list[UpstreamSettings]:
+    if servers := settings.model_servers():
+        return list(servers)
+    demo = DemoServer()
+    stack.push_async_callback(demo.close)
+    url = await demo.start()
+    _log.info("no model server is set: the demo model answers, at %s", url)
+    return [UpstreamSettings(name="demo", url=HttpUrl(url))]
+
+
+def _server(server: UpstreamSettings, settings: Settings) -> tuple[Client, tuple[str, ...]]:
+    key = server.api_key.get_secret_value() if server.api_key else None
+    client = Client(
+        server.name,
+        str(server.url),
+        key,
+        connect_s=settings.upstream_connect_s,
+        silence_s=settings.upstream_silence_s,
+    )
+    return client, server.models
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        idle_timeout_s=settings.idle_timeout_s,
+        wall_clock_timeout_s=settings.wall_clock_timeout_s,
+        max_log_bytes=settings.max_log_bytes,
+        max_runs=settings.max_runs,
+        max_subscribers=settings.max_subscribers,
+        replay_grace_s=settings.replay_grace_s,
+    )

@@ -1,0 +1,364 @@
+"""What Odysseus does, in the words of its callers: start, join, resume, stop, compare. Knows nothing of HTTP.
+
+It brings together what doesn't know each other: `runs` carries a generator, `generation` makes one of a turn, the
+store has what came before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from odysseus.errors import AlreadyClaimed, InvalidField, NotFound, StoreError
+from odysseus.events import Ended, Snapshot, snapshot_frames
+from odysseus.generation import Generation
+from odysseus.messages import Compare, Message, Mode, Turn, new_id, now
+from odysseus.replay import END, event_id, next_seq
+from odysseus.run import IfBusy, Run, Sink
+from odysseus.runs import Runs
+from odysseus.saves import Saves
+from odysseus.states import Status, StopReason
+from odysseus.store import Store
+from odysseus.tasks import Tasks
+from odysseus.upstream import Upstream
+from odysseus.upstream.catalog import Catalog
+
+__all__ = ["Receipt", "Request", "Service", "StreamStatus", "generation_of", "snapshot_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A turn as it was asked for. None means: the session's own, then the service's."""
+
+    text: str
+    session_id: str | None = None
+    model: str | None = None
+    mode: Mode = Mode.CHAT
+    system: str | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    if_busy: IfBusy = IfBusy.REJECT
+    run_id: str | None = None
+    claims: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a stop did: the run as it ended, its answer's length, and how long the model went on after the stop."""
+
+    run_id: str
+    status: Status
+    message_id: str
+    chars: int
+    upstream_closed_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamStatus:
+    run_id: str
+    status: Status
+    stop_reason: StopReason | None
+    detached: bool
+    mode: Mode
+    model: str
+    events: int | None
+    """None when the process that knew died."""
+    last_event_id: str | None
+    subscribers: int
+    started_at: datetime
+    ended_at: datetime | None
+
+
+class Service:
+    def __init__(
+        self, runs: Runs[bytes], store: Store, catalog: Catalog, saves: Saves, tasks: Tasks, *, pane_expiry_s: float
+    ) -> None:
+        self.runs = runs
+        self.store = store
+        self.catalog = catalog
+        self._saves = saves
+        self._tasks = tasks
+        self._pane_expiry = timedelta(seconds=pane_expiry_s)
+
+    # Starting
+
+    async def start(self, request: Request) -> Run[bytes] | Message:
+        """Start a detached run, or join the one that has the request's `run_id`; return it when it is accepted.
+
+        A run whose frames are gone is returned as its stored message. Raises `NotFound`, `InvalidField`,
+        `ModelsUnknown` and what `Runs.start` raises. Cancelling either changes nothing or leaves the run running.
+        """
+        if (joined := await self._joined(request)) is not None:
+            return joined
+        turn, upstream = await self._turn(request, detached=True)
+        # No await from here to the start: the same request, sent twice at once, must find the first one's run.
+        run = self.runs.get(turn.run_id)
+        if run is None:
+            generation = Generation(turn, upstream, self.store, self._saves, self._tasks)
+            run = self.runs.start(
+                turn.session_id,
+                generation.stream_with_save(),
+                run_id=turn.run_id,
+                if_busy=request.if_busy,
+                opening=generation.opening,
+                closing=generation.closing,
+                about=generation,
+            )
+        await run.wait_accepted()
+        return run
+
+    async def direct(self, request: Request, sink: Sink[bytes]) -> Run[bytes] | Message | None:
+        """Run the request in the calling task, with *sink* as its one client, to the end; then return None.
+
+        If a run has the request's `run_id` already, it is returned for joining and the sink isn't touched. Raises as
+        `start` does, and `AlreadyClaimed`. Cancelling ends the run with `client_disconnect`.
+        """
+        if (joined := await self._joined(request)) is not None:
+            return joined
+        turn, upstream = await self._turn(request, detached=False)
+        if (run := self.runs.get(turn.run_id)) is not None:
+            return run
+        generation = Generation(turn, upstream, self.store, self._saves, self._tasks)
+        await self.runs.direct(
+            turn.session_id,
+            generation.stream_with_save(),
+            sink,
+            run_id=turn.run_id,
+            if_busy=request.if_busy,
+            opening=generation.opening,
+            closing=generation.closing,
+            about=generation,
+        )
+        return None
+
+    async def _joined(self, request: Request) -> Run[bytes] | Message | None:
+        if request.run_id is None:
+            return None
+        found = self.runs.get(request.run_id) or await self.store.answer_of(request.run_id)
+        if found is not None and request.session_id not in (None, found.session_id):
+            raise InvalidField("run_id", "belongs to a run of another session")
+        if isinstance(found, Run):
+            await found.wait_accepted()
+        return found
+
+    async def _turn(self, request: Request, *, detached: bool) -> tuple[Turn, Upstream]:
+        session = None if request.session_id is None else await self.store.session(request.session_id)
+        own_model, own_system = (None, None) if session is None else (session.model, session.system)
+        model, upstream = await self.catalog.find(request.model or own_model)
+        turn = Turn(
+            session_id=new_id("ses") if session is None else session.id,
+            message_id=new_id("msg"),
+            run_id=request.run_id or new_id("run"),
+            text=request.text,
+            model=model,
+            mode=request.mode,
+            detached=detached,
+            system=own_system if request.system is None else request.system,
+            temperature=request.temperature,
+            max_tokens=request.max_tokens,
+            new_session=session is None,
+            claims=request.claims,
+        )
+        return turn, upstream
+
+    # Coming back
+
+    async def resume(
+        self, session_id: str, last_event_id: str | None, run_id: str | None = None
+    ) -> tuple[Run[bytes], int] | Message | None:
+        """Return the run to follow and the first frame to send, or the message that stands in for its lost frames.
+
+        None when there is nothing more to get: the end has been seen, nothing ever streamed, or the run was direct.
+        Without *run_id* it is the session's current run. Raises `NotFound` for an unknown session or run.
+        """
+        run = self.runs.current(session_id) if run_id is None else self.runs.get(run_id)
+        if run is not None and run.session_id == session_id:
+            await run.wait_accepted()
+            seq = next_seq(last_event_id, run.id, len(run.log))
+            over = run.ended.is_set() and seq == len(run.log)
+            return None if over or not run.detached else (run, seq)
+        await self.store.session(session_id)
+        if run_id is None:
+            message = await self.store.latest_answer(session_id)
+        else:
+            message = await self.store.answer_of(run_id)
+            if message is None or message.session_id != session_id:
+                raise NotFound("run")
+        if message is None or not message.detached or last_event_id in _ends(message):
+            return None
+        return message
+
+    async def status(self, session_id: str) -> StreamStatus:
+        """Describe the session's latest run. Raises `NotFound` if the session is unknown or never streamed."""
+        run = self.runs.latest(session_id)
+        if run is not None:
+            turn, events = generation_of(run).turn, len(run.log)
+            return StreamStatus(
+                run_id=run.id,
+                status=run.status,
+                stop_reason=run.stop_reason,
+                detached=run.detached,
+                mode=turn.mode,
+                model=turn.model,
+                events=events,
+                last_event_id=event_id(run.id, events - 1) if events else None,
+                subscribers=run.subscribers,
+                started_at=run.started_at,
+                ended_at=run.ended_at,
+            )
+        message = await self.store.latest_answer(session_id)
+        if message is None:
+            raise NotFound("run: the session is unknown or never streamed")
+        assert message.run_id and message.mode and message.model
+        assert message.detached is not None
+        return StreamStatus(
+            run_id=message.run_id,
+            status=message.status,
+            stop_reason=message.stop_reason,
+            detached=message.detached,
+            mode=message.mode,
+            model=message.model,
+            events=message.events,
+            last_event_id=event_id(message.run_id, message.events - 1) if message.events else None,
+            subscribers=0,
+            started_at=message.created_at,
+            ended_at=message.ended_at,
+        )
+
+    # Stopping
+
+    async def stop(self, session_id: str, run_id: str | None = None) -> Receipt | None:
+        """Stop what the session runs and withdraw what it queued, or run *run_id* alone; return when it is saved.
+
+        None when nothing was running. An id nobody knows yet is remembered, for the request that it overtook. Raises
+        `NotFound` for an unknown session, and for a run of another one.
+        """
+        if run_id is not None:
+            return await self._stop_run(session_id, run_id)
+        line = self.runs.live(session_id)
+        if not line:
+            await self.store.session(session_id)
+            return None
+        self.runs.stop(session_id)
+        for run in line:
+            await run.ended.wait()
+        return self._receipt(line[0])
+
+    async def _stop_run(self, session_id: str, run_id: str) -> Receipt | None:
+        run = self.runs.get(run_id)
+        if run is None:
+            self.runs.stop_unborn(run_id)
+            return None
+        if run.session_id != session_id:
+            raise NotFound("run")
+        if not self.runs.stop_run(run):
+            return None
+        await run.ended.wait()
+        return self._receipt(run)
+
+    def _receipt(self, run: Run[bytes]) -> Receipt | None:
+        if run.refusal is not None:
+            return None
+        generation = generation_of(run)
+        asked, closed = run.stop_asked_at, generation.upstream_closed_at
+        waited_s = 0.0 if asked is None or closed is None else max(0.0, closed - asked)
+        return Receipt(
+            run.id, run.status, generation.turn.message_id, len(generation.answer.content), round(waited_s * 1000, 2)
+        )
+
+    # Sessions
+
+    async def messages(self, session_id: str) -> Sequence[Message]:
+        """Return the session's messages, a streaming one as it is this very moment."""
+        return [self._fresh(message) for message in await self.store.messages(session_id)]
+
+    def active_run(self, session_id: str) -> str | None:
+        live = self.runs.live(session_id)
+        return live[0].id if live else None
+
+    async def delete_session(self, session_id: str) -> None:
+        """Stop the session's runs, then delete it. Raises `NotFound`."""
+        await self.stop(session_id)
+        await self.store.delete_session(session_id)
+        self.runs.stop(session_id)  # what began between the two: its answer has no row any more
+        self.runs.forget_session(session_id)
+
+    def _fresh(self, message: Message) -> Message:
+        run = self.runs.get(message.run_id) if message.run_id else None
+        if run is None or message.status is not Status.STREAMING:
+            return message
+        answer = generation_of(run).answer
+        return replace(message, content=answer.content, reasoning=answer.reasoning, parts=answer.parts())
+
+    # Compares
+
+    async def compare(
+        self, prompt: str, models: Sequence[str], mode: Mode = Mode.CHAT, system: str | None = None
+    ) -> Compare:
+        """Make a compare; each of its panes waits for its one client. Raises `InvalidField`, `ModelsUnknown`."""
+        for place, model in enumerate(models):
+            try:
+                await self.catalog.find(model)
+            except InvalidField as error:
+                raise InvalidField(f"models.{place}", error.problem) from error
+        return await self.store.create_compare(prompt=prompt, mode=mode, system=system, models=models)
+
+    async def pane(self, compare_id: str, number: int, sink: Sink[bytes]) -> bool:
+        """Run the pane with *sink* as its client, to the end; False if it has been started before.
+
+        Raises `NotFound` for an unknown pane and for one that nobody started in time, and what `direct` raises.
+        """
+        compare = await self.store.compare(compare_id)
+        if not 0 <= number < len(compare.panes):
+            raise NotFound("pane")
+        pane = compare.panes[number]
+        if pane.claimed:
+            return False
+        if now() - compare.created_at > self._pane_expiry:
+            raise NotFound("pane: it wasn't started in time")
+        request = Request(
+            text=compare.prompt, session_id=pane.session_id, mode=compare.mode, claims=(compare_id, number)
+        )
+        try:
+            await self.direct(request, sink)
+        except AlreadyClaimed:
+            return False
+        return True
+
+    async def compare_results(self, compare_id: str) -> tuple[Compare, Sequence[Message | None]]:
+        """Return the compare and each pane's answer, None for one that wasn't started. Raises `NotFound`."""
+        compare = await self.store.compare(compare_id)
+        answers = [await self.store.latest_answer(pane.session_id) for pane in compare.panes]
+        return compare, [answer and self._fresh(answer) for answer in answers]
+
+
+def generation_of(run: Run[bytes]) -> Generation:
+    """Return what *run* carries: the service starts no other runs."""
+    assert isinstance(run.about, Generation)
+    return run.about
+
+
+def snapshot_of(message: Message) -> bytes:
+    """Return the stream that stands in for the frames of an ended answer. Raises `StoreError` while it hasn't ended."""
+    if message.status is Status.STREAMING or message.run_id is None:
+        raise StoreError(f"message {message.id} waits in the spool")
+    return snapshot_frames(
+        message.run_id,
+        Snapshot(message.content, message.reasoning, message.parts, message.status),
+        Ended(
+            message.status,
+            message.stop_reason,
+            message.id,
+            message.finish_reason,
+            message.usage,
+            message.timings,
+        ),
+    )
+
+
+def _ends(message: Message) -> Sequence[str]:
+    """Return the event ids that say: whoever has this has seen the end."""
+    assert message.run_id is not None
+    last = [] if not message.events else [event_id(message.run_id, message.events - 1)]
+    return [event_id(message.run_id, END), *last]

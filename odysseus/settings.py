@@ -1,0 +1,168 @@
+"""The settings: one frozen value, read once, from environment variables and a TOML file.
+
+A name that doesn't exist and a value that can't be used end the start with one line that says which.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from odysseus.errors import SettingsError
+
+__all__ = ["Settings", "UpstreamSettings"]
+
+_PREFIX = "ODYSSEUS_"
+_CONFIG = f"{_PREFIX}CONFIG"
+
+Seconds = Annotated[float, Field(gt=0, le=10_000_000)]
+Count = Annotated[int, Field(ge=1)]
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+class UpstreamSettings(BaseModel):
+    """One model server; in the file, an entry of `[[upstreams]]`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    url: HttpUrl
+    api_key: SecretStr | None = None
+    models: tuple[str, ...] = ()
+
+
+class Settings(BaseSettings):
+    """Units stand in the names: `_s` is seconds, `_bytes` bytes. Defaults and meanings make the README's table."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    data_dir: Path = Field(Path("data"), description="folder of the database and of answers the database didn't take")
+    database_url: str | None = Field(
+        None,
+        description="`sqlite:///file` or `postgresql://user:password@host/name`; SQLite in the data folder if unset",
+    )
+    upstream_url: HttpUrl | None = Field(
+        None, description="an OpenAI-compatible model server, up to and with `/v1`; unset: the demo model"
+    )
+    upstream_api_key: SecretStr | None = Field(None, description="its key")
+    upstream_models: Names = Field((), description="its models, comma-separated, the default first; unset: it is asked")
+    upstreams: tuple[UpstreamSettings, ...] = Field(
+        (), description="more model servers; in the file: `[[upstreams]]` with `name`, `url`, `api_key`, `models`"
+    )
+    upstream_connect_s: Seconds = Field(10, description="limit for connecting; then `upstream_unreachable`")
+    upstream_silence_s: Seconds = Field(120, description="limit between two bytes; then `upstream_timeout`")
+    idle_timeout_s: Seconds = Field(900, description="a run without any frame for so long is stopped, `idle_timeout`")
+    wall_clock_timeout_s: Seconds = Field(7200, description="a run is stopped after so long, `wall_clock_timeout`")
+    max_log_bytes: Count = Field(32 * 1024 * 1024, description="a run whose frames exceed it is stopped, `log_limit`")
+    max_runs: Count = Field(1000, description="live runs at once; then 503 `too_many_runs`")
+    max_subscribers: Count = Field(20_000, description="subscribers at once; then 503 `too_many_subscribers`")
+    max_body_bytes: Count = Field(4 * 1024 * 1024, description="a longer request body is answered 413")
+    replay_grace_s: Seconds = Field(180, description="how long an ended run's frames are kept for replay")
+    pane_expiry_s: Seconds = Field(60, description="a compare pane not started for so long is answered 404")
+    ping_interval_s: Seconds = Field(10, description="between two comments that keep a stream's connection alive")
+    send_timeout_s: Seconds = Field(20, description="a client that takes nothing for so long is dropped")
+    drain_s: float = Field(10, ge=0, description="at SIGTERM: how long live runs may go on before they are stopped")
+
+    @classmethod
+    def load(cls) -> Settings:
+        """Read the environment, and the file that `ODYSSEUS_CONFIG` names. Raises `SettingsError`."""
+        known = {f"{_PREFIX}{name.upper()}" for name in cls.model_fields} | {_CONFIG}
+        for name in os.environ:
+            if name.upper().startswith(_PREFIX) and name.upper() not in known:
+                raise SettingsError(name, f"no such setting{_meant(name.upper(), known)}")
+        try:
+            return cls()
+        except ValidationError as error:
+            raise _settings_error(error) from error
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _File(settings_cls)
+
+    @field_validator("upstream_models", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _upstream_is_whole(self) -> Settings:
+        for name in ("upstream_api_key", "upstream_models"):
+            if getattr(self, name) and self.upstream_url is None:
+                raise SettingsError(_PREFIX + name.upper(), f"is set, but {_PREFIX}UPSTREAM_URL isn't")
+        names = [upstream.name for upstream in self.model_servers()]
+        if len(set(names)) < len(names):
+            raise SettingsError("upstreams", "two of them have the same name")
+        return self
+
+    def model_servers(self) -> Sequence[UpstreamSettings]:
+        """Return every model server, that of the environment first, as `default`."""
+        if self.upstream_url is None:
+            return self.upstreams
+        first = UpstreamSettings(
+            name="default", url=self.upstream_url, api_key=self.upstream_api_key, models=self.upstream_models
+        )
+        return (first, *self.upstreams)
+
+    @classmethod
+    def markdown(cls) -> str:
+        """Return the README's table."""
+        return "\n".join(cls._rows())
+
+    @classmethod
+    def _rows(cls) -> Iterator[str]:
+        yield "| setting | default | meaning |"
+        yield "|---|---|---|"
+        for name, field in cls.model_fields.items():
+            default = "" if field.default in (None, ()) else f"`{field.default}`"
+            shown = f"`{name}`, only in the file" if name == "upstreams" else f"`{_PREFIX}{name.upper()}`"
+            yield f"| {shown} | {default} | {field.description} |"
+
+
+class _File(PydanticBaseSettingsSource):
+    """The TOML file named by `ODYSSEUS_CONFIG`, with the settings' names in lower case."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError  # the file is handed over whole, so that a name it has too much is noticed
+
+    def __call__(self) -> dict[str, Any]:
+        path = os.environ.get(_CONFIG)
+        if not path:
+            return {}
+        try:
+            with open(path, "rb") as file:
+                return tomllib.load(file)
+        except OSError as error:
+            raise SettingsError(_CONFIG, f"{path} can't be read: {error.strerror}") from error
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(_CONFIG, f"{path} isn't TOML: {error}") from error
+
+
+def _settings_error(error: ValidationError) -> SettingsError:
+    first = error.errors()[0]
+    name, *inner = [str(part) for part in first["loc"]] or ["settings"]
+    setting = f"{_PREFIX}{name.upper()}" if f"{_PREFIX}{name.upper()}" in os.environ else ".".join((name, *inner))
+    if first["type"] == "extra_forbidden":
+        return SettingsError(setting, f"no such setting{_meant(name, set(Settings.model_fields))}")
+    got = "" if "key" in name or "key" in inner else f" (got {str(first['input'])!r})"
+    return SettingsError(setting, f"{first['msg'][0].lower()}{first['msg'][1:]}{got}")
+
+
+def _meant(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,153 @@
+"""The chat-completions dialect: what a request says, and what each event of the streamed answer means. Pure.
+
+Source: OpenAI's API reference, "Create chat completion" with `stream: true`. `reasoning_content` (DeepSeek, vLLM) and
+`reasoning` (Ollama, OpenRouter) are how models show their thinking.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import orjson
+
+from odysseus.errors import UpstreamError
+from odysseus.sse import Decoder, EventTooLong
+from odysseus.upstream import Ask, Finish, Piece, Reasoning, Text, Tokens
+
+__all__ = ["AnswerDecoder", "request_body"]
+
+
+def request_body(ask: Ask) -> bytes:
+    options = {"temperature": ask.temperature, "max_tokens": ask.max_tokens}
+    return orjson.dumps(
+        {
+            "model": ask.model,
+            "messages": ask.messages,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **{name: value for name, value in options.items() if value is not None},
+        }
+    )
+
+
+class AnswerDecoder:
+    """Decodes one streamed answer, however its bytes are cut."""
+
+    def __init__(self) -> None:
+        self.done = False
+        """The model server has said `[DONE]`; what follows isn't part of the answer."""
+        self._finished = False  # a finish_reason came: without `[DONE]` the answer is complete all the same
+        self._sse = Decoder()
+        self._failure: UpstreamError | None = None
+
+    def feed(self, data: bytes) -> Sequence[Piece]:
+        """Return what *data* adds to the answer, neighbours of one kind joined.
+
+        Raises `UpstreamError` for a broken stream or an error inside it, at the first call that has no piece before
+        it to return: what came before an error is never lost.
+        """
+        if self._failure is not None:
+            raise self._failure
+        pieces: list[Piece] = []
+        try:
+            for event in self._sse.feed(data):
+                if event.data == b"[DONE]":
+                    self.done = True
+                if self.done:
+                    break
+                pieces += self._pieces(event.data)
+        except EventTooLong as error:
+            self._failure = UpstreamError("upstream_protocol", f"the model server sent {error}")
+        except UpstreamError as error:
+            self._failure = error
+        if self._failure is not None and not pieces:
+            raise self._failure
+        return _joined(pieces)
+
+    def end(self) -> None:
+        """The connection has ended cleanly. Raises `UpstreamError` if the answer wasn't complete."""
+        if self._failure is not None:
+            raise self._failure
+        if not (self.done or self._finished):
+            raise UpstreamError("upstream_protocol", "the model server ended the stream before the answer was complete")
+
+    def _pieces(self, data: bytes) -> Iterable[Piece]:
+        chunk = _json(data)
+        if not isinstance(chunk, dict):
+            raise UpstreamError("upstream_protocol", "the model server sent something that isn't a chunk of an answer")
+        if (error := chunk.get("error")) is not None:
+            raise _error_inside(error)
+        for choice in chunk.get("choices") or ():
+            yield from self._choice(choice)
+        if isinstance(usage := chunk.get("usage"), dict):
+            yield Tokens(
+                {
+                    "prompt_tokens": _count(usage.get("prompt_tokens")),
+                    "completion_tokens": _count(usage.get("completion_tokens")),
+                    "total_tokens": _count(usage.get("total_tokens")),
+                }
+            )
+
+    def _choice(self, choice: object) -> Iterable[Piece]:
+        if not isinstance(choice, dict):
+            return
+        if isinstance(delta := choice.get("delta"), dict):
+            thought = delta.get("reasoning_content") or delta.get("reasoning")
+            if isinstance(thought, str) and thought:
+                yield Reasoning(_storable(thought))
+            text = delta.get("content")
+            if isinstance(text, str) and text:
+                yield Text(_storable(text))
+        if isinstance(reason := choice.get("finish_reason"), str):
+            self._finished = True
+            yield Finish(reason)
+
+
+def _json(data: bytes) -> Any:
+    """Decode leniently what `orjson` refuses: cut surrogate pairs and bytes that aren't UTF-8 spoil a character, not
+    the answer."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(data.decode("utf-8", "replace"))
+    except ValueError:
+        raise UpstreamError("upstream_protocol", "the model server sent something that isn't JSON") from None
+
+
+def _storable(text: str) -> str:
+    """Replace what can't be sent or stored: lone surrogates have no UTF-8, PostgreSQL has no NUL."""
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _error_inside(error: object) -> UpstreamError:
+    code = error.get("code") if isinstance(error, dict) else None
+    if isinstance(code, int) and 400 <= code <= 599:
+        return UpstreamError("upstream_status", f"the model server failed in the middle of its answer, with {code}")
+    return UpstreamError("upstream_protocol", "the model server reported an error in the middle of its answer")
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _joined(pieces: list[Piece]) -> list[Piece]:
+    joined: list[Piece] = []
+    for piece in pieces:
+        last = joined[-1] if joined else None
+        if isinstance(piece, Text) and isinstance(last, Text):
+            joined[-1] = Text(last.text + piece.text)
+        elif isinstance(piece, Reasoning) and isinstance(last, Reasoning):
+            joined[-1] = Reasoning(last.text + piece.text)
+        else:
+            joined.append(piece)
+    return joined

@@ -1,0 +1,1 @@
+"""The HTTP side: parse, call, write. What the calls do is decided further down."""

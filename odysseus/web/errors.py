@@ -1,0 +1,153 @@
+"""The one mapping of errors to answers, and the two middlewares every request passes.
+
+Nothing of the inside leaves: no traceback, no driver's words, no HTML.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from json import JSONDecodeError
+from typing import TypeVar
+
+import orjson
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from pydantic import BaseModel, ValidationError
+
+from odysseus.errors import (
+    Busy,
+    Draining,
+    InvalidField,
+    ModelsUnknown,
+    NotFound,
+    RequestError,
+    StoppedBeforeStart,
+    StoreError,
+    TooMany,
+)
+from odysseus.tasks import Tasks
+from odysseus.web.routes import is_stream
+from odysseus.web.schemas import ErrorOut, Problem
+
+__all__ = ["errors_as_json", "json_answer", "parse_body", "until_answered"]
+
+_log = logging.getLogger(__name__)
+
+_Body = TypeVar("_Body", bound=BaseModel)
+
+_STATUS: Mapping[type[RequestError], int] = {
+    InvalidField: 422,
+    NotFound: 404,
+    Busy: 409,
+    StoppedBeforeStart: 409,
+    TooMany: 503,
+    Draining: 503,
+    ModelsUnknown: 503,
+}
+_RETRY_AFTER_S = 5
+
+_CODES = {
+    400: ("bad_request", "the request can't be read"),
+    404: ("not_found", "there is nothing at this path; /openapi.json lists what there is"),
+    405: ("method_not_allowed", "this path doesn't take that method"),
+    406: ("not_acceptable", "this can't be answered in a form the Accept header names"),
+    413: ("too_large", "the request's body is too large"),
+    415: ("not_json", "the body must be JSON: send Content-Type: application/json"),
+}
+
+
+def json_answer(answer: BaseModel, status: int = 200, *, exclude_unset: bool = False) -> web.Response:
+    text = answer.model_dump_json(exclude_unset=exclude_unset)
+    return web.Response(
+        text=text, status=status, content_type="application/json", headers={"Cache-Control": "no-store"}
+    )
+
+
+async def parse_body(request: web.Request, model: type[_Body]) -> _Body:
+    """Return the request's JSON object as *model*. Raises `InvalidField` and the HTTP errors 400, 413, 415."""
+    if request.content_type != "application/json" and not request.content_type.endswith("+json"):
+        raise web.HTTPUnsupportedMediaType
+    body = await request.read()
+    try:
+        value = orjson.loads(body)
+    except (orjson.JSONDecodeError, JSONDecodeError) as error:
+        raise web.HTTPBadRequest(text=f"the body isn't JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidField(None, "the body must be a JSON object")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = "no such field" if first["type"] == "extra_forbidden" else first["msg"]
+        raise InvalidField(".".join(str(part) for part in first["loc"]), message) from error
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        answer = _http_error(error)
+    except RequestError as error:
+        answer = _request_error(error)
+    except StoreError:
+        _log.exception("%s %s: the store failed", request.method, request.path)
+        answer = _error(503, "store_unavailable", "the database can't be reached; try again soon")
+    except Exception:
+        if request.get("streaming"):
+            raise  # an answer has begun; another one in the middle of it would only break it worse
+        _log.exception("%s %s failed", request.method, request.path)
+        answer = _error(500, "internal_error", "the service failed")
+    return answer
+
+
+def until_answered(tasks: Tasks) -> Middleware:
+    """Return the middleware that carries handlers through although their client has left, all but the streams.
+
+    The server cancels a handler whose client goes away, which is what a stream needs and what would cut everything
+    else in two.
+    """
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not is_stream(request):
+            return await tasks.shielded(_answer(request, handler))
+        if request.body_exists:
+            await request.read()  # a body left unread can stop the server from seeing that the client has gone
+        return await handler(request)
+
+    return middleware
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    return await handler(request)
+
+
+def _request_error(error: RequestError) -> web.Response:
+    status = _STATUS[type(error)]
+    if isinstance(error, InvalidField):
+        return _error(status, error.code, error.problem, field=error.field)
+    if isinstance(error, Busy):
+        return _error(status, error.code, str(error), run_id=error.run_id)
+    return _error(status, error.code, str(error))
+
+
+def _http_error(error: web.HTTPException) -> web.Response:
+    code, message = _CODES.get(error.status, ("http_error", error.reason))
+    if error.status == 400 and error.text is not None:
+        message = error.text
+    answer = _error(error.status, code, message)
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        answer.headers["Allow"] = ", ".join(sorted(error.allowed_methods))
+    return answer
+
+
+def _error(
+    status: int, code: str, message: str, *, field: str | None = None, run_id: str | None = None
+) -> web.Response:
+    extra = {name: value for name, value in (("field", field), ("run_id", run_id)) if value is not None}
+    answer = json_answer(ErrorOut(error=Problem(code=code, message=message, **extra)), status, exclude_unset=True)
+    if status in (429, 503):
+        answer.headers["Retry-After"] = str(_RETRY_AFTER_S)
+    return answer

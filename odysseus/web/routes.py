@@ -1,0 +1,64 @@
+"""What a route is: how it is called, what it takes and answers. The router and `openapi` are both made of these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import BaseModel
+
+from odysseus.service import Service
+from odysseus.settings import Settings
+
+__all__ = ["SERVICE", "SETTINGS", "STREAM", "Parameter", "Route", "add_routes", "is_stream"]
+
+SERVICE = web.AppKey("service", Service)
+SETTINGS = web.AppKey("settings", Settings)
+
+STREAM = "text/event-stream"
+"""Stands for a stream of events among a route's answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    name: str
+    where: str
+    """`query` or `header`; those in the path are read off it."""
+    meaning: str
+    type: str = "string"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    answers: Mapping[int, type[BaseModel] | str | None]
+    """By status: a model for JSON, a media type for anything else, None for no body. Errors are `ErrorOut`."""
+    body: type[BaseModel] | None = None
+    parameters: Sequence[Parameter] = field(default=())
+    errors: Sequence[int] = ()
+
+    @property
+    def streams(self) -> bool:
+        """Whether the client's going away must cancel the handler. Every other handler is carried through."""
+        return STREAM in self.answers.values()
+
+
+_STREAMS: web.AppKey[frozenset[Handler]] = web.AppKey("streams", frozenset)
+
+
+def add_routes(app: web.Application, routes: Sequence[Route]) -> None:
+    """Put *routes* on the router. A GET also answers HEAD, but not where it streams: that would start a run."""
+    for route in routes:
+        app.router.add_route(route.method, route.path, route.handler)
+        if route.method == "GET" and not route.streams:
+            app.router.add_route("HEAD", route.path, route.handler)
+    app[_STREAMS] = frozenset(route.handler for route in routes if route.streams)
+
+
+def is_stream(request: web.Request) -> bool:
+    return request.match_info.handler in request.app[_STREAMS]

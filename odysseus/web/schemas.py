@@ -1,0 +1,209 @@
+"""The shapes of requests and answers. They check what comes in, and `openapi` describes them to programs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from odysseus.events import Part, Timings, UsageCount
+from odysseus.messages import Mode, Role
+from odysseus.run import IfBusy
+from odysseus.states import Status, StopReason
+
+__all__ = [
+    "Accepted",
+    "ChatRequest",
+    "CompareAccepted",
+    "CompareOut",
+    "CompareRequest",
+    "ErrorOut",
+    "Health",
+    "MessageOut",
+    "Models",
+    "PaneOut",
+    "Readiness",
+    "SessionChange",
+    "SessionNew",
+    "SessionOut",
+    "SessionWithMessages",
+    "Sessions",
+    "StopOut",
+    "StreamStatusOut",
+]
+
+
+def _storable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a NUL character can't be stored")
+    return text
+
+
+Plain = AfterValidator(_storable)
+Prompt = Annotated[str, Field(min_length=1, max_length=200_000), Plain]
+System = Annotated[str, Field(max_length=200_000), Plain]
+Title = Annotated[str, Field(max_length=200), Plain]
+ModelId = Annotated[str, Field(min_length=1, max_length=200), Plain]
+RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
+SessionId = Annotated[str, Field(min_length=1, max_length=100), Plain]
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ChatRequest(_In):
+    message: Prompt
+    session_id: SessionId | None = Field(None, description="an existing session; without it a new one is made")
+    model: ModelId | None = Field(None, description="one of `/api/models`; default: the session's, then the service's")
+    mode: Annotated[Mode, Field(strict=False)] = Mode.CHAT
+    compare_mode: bool = Field(False, description="true: streamed directly; closing the stream stops the model")
+    system: System | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    max_tokens: int | None = Field(None, ge=1)
+    if_busy: Annotated[IfBusy, Field(strict=False)] = IfBusy.REJECT
+    run_id: RunId | None = Field(None, description="the client's own id: a retried request joins the run that has it")
+
+
+class CompareRequest(_In):
+    message: Prompt
+    models: list[ModelId] = Field(min_length=2, max_length=8)
+    mode: Annotated[Mode, Field(strict=False)] = Mode.CHAT
+    system: System | None = None
+
+
+class SessionNew(_In):
+    title: Title | None = None
+    model: ModelId | None = None
+    system: System | None = None
+
+
+class SessionChange(SessionNew):
+    """Fields that aren't sent stay as they are; null unsets."""
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Problem(_Out):
+    code: str
+    message: str
+    field: str | None = Field(None, description="only for a bad field")
+    run_id: str | None = Field(None, description="only for `busy`: the run that is live")
+
+
+class ErrorOut(_Out):
+    error: Problem
+
+
+class Accepted(_Out):
+    run_id: str
+    session_id: str
+    message_id: str
+    stream: str = Field(description="the path an EventSource opens")
+
+
+class StopOut(_Out):
+    stopped: bool
+    run_id: str | None = None
+    status: Status | None = None
+    message_id: str | None = None
+    chars: int | None = Field(None, description="characters of the answer's text alone")
+    upstream_closed_ms: float | None = Field(None, description="from the stop to the closing of the model's connection")
+
+
+class StreamStatusOut(_Out):
+    run_id: str
+    status: Status
+    stop_reason: StopReason | None
+    detached: bool
+    mode: Mode
+    model: str
+    events: int | None
+    last_event_id: str | None
+    subscribers: int
+    started_at: datetime
+    ended_at: datetime | None
+
+
+class SessionOut(_Out):
+    id: str
+    title: str | None
+    model: str | None
+    system: str | None
+    created_at: datetime
+    updated_at: datetime
+    active_run: str | None = None
+
+
+class Sessions(_Out):
+    sessions: list[SessionOut]
+
+
+class MessageOut(_Out):
+    id: str
+    role: Role
+    content: str
+    reasoning: str
+    parts: list[Part]
+    status: Status
+    stop_reason: StopReason | None
+    model: str | None
+    run_id: str | None
+    usage: UsageCount | None
+    timings: Timings | None
+    created_at: datetime
+
+
+class SessionWithMessages(SessionOut):
+    messages: list[MessageOut]
+
+
+class PaneNew(_Out):
+    session_id: str
+    model: str
+    stream: str = Field(description="the path an EventSource opens; the first GET starts the model")
+
+
+class CompareAccepted(_Out):
+    compare_id: str
+    panes: list[PaneNew]
+
+
+class PaneOut(_Out):
+    session_id: str
+    model: str
+    status: Status | None = Field(description="null while nobody has started the pane")
+    stop_reason: StopReason | None
+    text: str
+    usage: UsageCount | None
+    timings: Timings | None
+
+
+class CompareOut(_Out):
+    compare_id: str
+    prompt: str
+    panes: list[PaneOut]
+
+
+class ModelOut(_Out):
+    id: str
+    upstream: str
+    default: bool
+
+
+class Models(_Out):
+    models: list[ModelOut]
+
+
+class Health(_Out):
+    status: Literal["ok"]
+
+
+class Readiness(_Out):
+    ready: bool
+    store: bool = Field(description="the database answers")
+    engine: bool = Field(description="one more run would be accepted")
+    draining: bool

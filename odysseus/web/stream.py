@@ -1,0 +1,117 @@
+"""A response that streams events: one writer, pings that never get in its way, an end for a client that is stuck.
+
+The care has a reason: since aiohttp 3.14, a `write` that is cancelled or timed out while it waits spoils its
+connection for every later one. So nothing here times a write out; a client that takes nothing loses its connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import HttpVersion11, web
+from aiohttp_sse import EventSourceResponse
+
+from odysseus.run import Run
+from odysseus.sse import PING
+from odysseus.web.routes import SERVICE, SETTINGS
+
+__all__ = ["EventStream", "follow"]
+
+_READY = b": ok\n\n"  # the headers leave with the first bytes of the body, which may be a while
+_LONG = 64 * 1024
+
+
+class EventStream(EventSourceResponse):
+    """One client's stream of frames that are already encoded. It is also the sink of a direct run.
+
+    A client that is gone shows as `ConnectionError` from `write`, and as a cancel of the handler. One that has taken
+    nothing for `SEND_TIMEOUT_S` is cut off; on Linux the kernel does that too when it stops acknowledging.
+    """
+
+    def __init__(self, request: web.Request) -> None:
+        settings = request.app[SETTINGS]
+        super().__init__(
+            sep="\n",
+            allow_all_methods=True,
+            send_timeout=settings.send_timeout_s,
+            ping_interval=settings.ping_interval_s,
+        )
+        self.headers["Cache-Control"] = "no-store"
+        if request.version < HttpVersion11:  # no chunks: the end of the connection is the end of the stream
+            self.headers["Connection"] = "close"
+            self.force_close()
+        self._request = request
+        self._limit_s = settings.send_timeout_s
+        self._written = 0
+        self._watch: asyncio.TimerHandle | None = None  # set while the client has something to take
+
+    async def open(self, run: Run[bytes]) -> None:
+        await self.begin(run.id, run.session_id)
+
+    async def begin(self, run_id: str, session_id: str) -> None:
+        """Send the headers. Raises `ConnectionError` when the client has gone."""
+        self.headers["X-Odysseus-Run-Id"] = run_id
+        self.headers["X-Odysseus-Session-Id"] = session_id
+        if self._request.transport is None:
+            raise ConnectionResetError("the client left before its stream began")
+        self._request["streaming"] = True
+        await self.prepare(self._request)
+        await self.write(_READY)
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            self.cut()
+            raise ConnectionResetError("the client has gone")
+        backlog = transport.get_write_buffer_size()
+        if backlog or len(data) > _LONG:
+            self._watch_over(transport)
+        if backlog and data == PING:
+            return  # the client has bytes to take; a ping would wait behind them, as a second writer
+        self._written += len(data)
+        try:
+            await super().write(data)
+        except asyncio.CancelledError:
+            self.cut()  # half a frame may stand in the buffer, and the connection can't be waited for any more
+            raise
+
+    def cut(self) -> None:
+        """End the connection without waiting for anything that is still unsent."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+    def end(self) -> None:
+        """Stop the pings. The stream itself ends when the handler returns it."""
+        if self._watch is not None:
+            self._watch.cancel()
+        if self.prepared:
+            self.stop_streaming()
+
+    def _watch_over(self, transport: asyncio.Transport) -> None:
+        if self._watch is None:
+            taken = self._written - transport.get_write_buffer_size()
+            self._watch = asyncio.get_running_loop().call_later(self._limit_s, self._look, transport, taken)
+
+    def _look(self, transport: asyncio.Transport, taken_then: int) -> None:
+        self._watch = None
+        backlog = transport.get_write_buffer_size()
+        if backlog and self._written - backlog <= taken_then:
+            self.cut()
+        elif backlog:
+            self._watch_over(transport)
+
+
+async def follow(request: web.Request, run: Run[bytes], seq: int) -> web.StreamResponse:
+    """Stream *run* from frame *seq* on to this client, to its end. Leaving stops nothing."""
+    stream = EventStream(request)
+    with request.app[SERVICE].runs.reader(run, seq) as reader:
+        try:
+            await stream.open(run)
+            while frames := await reader.read():
+                await stream.write(b"".join(frames))
+                await asyncio.sleep(0)
+        except ConnectionError:
+            pass
+        finally:
+            stream.end()
+    return stream
