@@ -21,7 +21,7 @@ _LONG = 64  # a long answer is written whole each time: past 128 KB, wait for a 
 class Checkpoints:
     """Calls *write* a second or 2 KB after the last time, whichever comes first, never twice at once.
 
-    The stream never waits for it. A write that fails is only logged: the next one holds everything again.
+    The stream never waits for it. A write that fails is tried again a second later, with whatever has come since.
     """
 
     def __init__(self, write: Callable[[], Awaitable[None]], tasks: Tasks) -> None:
@@ -31,6 +31,7 @@ class Checkpoints:
         self._unsaved = 0
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
+        self._failed = False  # the last write failed: the next one waits for its second, however much comes
         self._closed = False
 
     def grown(self, chars: int) -> None:
@@ -48,7 +49,7 @@ class Checkpoints:
     def _schedule(self) -> None:
         if self._closed or self._writing is not None or not self._unsaved:
             return
-        if self._unsaved >= max(_EVERY_CHARS, self._total // _LONG):
+        if self._unsaved >= max(_EVERY_CHARS, self._total // _LONG) and not self._failed:
             self._begin()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_EVERY_S, self._begin)
@@ -57,15 +58,20 @@ class Checkpoints:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._unsaved = 0
         self._writing = self._tasks.spawn(self._write_once())
 
     async def _write_once(self) -> None:
+        written, self._unsaved = self._unsaved, 0
         try:
             async with asyncio.timeout(_WRITE_S):
                 await self._write()
+            self._failed = False
+        except asyncio.CancelledError:
+            self.close()
+            raise
         except Exception as error:
             _log.warning("a checkpoint failed: %r", error)
-        finally:
-            self._writing = None
-            self._schedule()
+            self._unsaved += written
+            self._failed = True
+        self._writing = None
+        self._schedule()

@@ -93,32 +93,41 @@ class Saves:
         self._spool = spool
         self._tasks = tasks
         self._emptying: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def save(self, final: Final) -> None:
         """Return when *final* is stored or spooled. While neither works it goes on trying."""
         while not await self._stored(final):
             try:
-                await self._spool.put(final)
-            except OSError:
+                async with asyncio.timeout(_ATTEMPT_S):
+                    await self._spool.put(final)
+            except OSError:  # a timeout is one, too
                 _log.exception("message %s: neither the store nor the spool took the answer", final.message_id)
                 await asyncio.sleep(_REPEAT_S)
                 continue
             self.spooled += 1
             _log.error("message %s: the store didn't take the answer, it waits in the spool", final.message_id)
-            if self._emptying is None:
+            if self._emptying is None and not self._closed:
                 self._emptying = self._tasks.spawn(self._empty_when_possible())
             return
 
     async def recover(self) -> int:
-        """Give the store what the spool holds; return how many answers that were. Raises what the store raises."""
-        waiting = await self._spool.all()
-        for final in waiting:
-            await self._finish(final)
-            await self._spool.remove(final.message_id)
-        return len(waiting)
+        """Give the store what the spool holds; return how many answers it took. Those it refuses stay in the spool."""
+        taken = 0
+        for final in await self._spool.all():
+            try:
+                async with asyncio.timeout(_ATTEMPT_S):
+                    await self._finish(final)
+            except Exception as error:
+                _log.warning("message %s can't leave the spool yet: %r", final.message_id, error)
+            else:
+                await self._spool.remove(final.message_id)
+                taken += 1
+        return taken
 
     def close(self) -> None:
         """Stop looking at the spool; what it holds is for the next start."""
+        self._closed = True
         if self._emptying is not None:
             self._emptying.cancel()
 
@@ -138,13 +147,11 @@ class Saves:
 
     async def _empty_when_possible(self) -> None:
         try:
-            while True:
+            while await self._spool.all():
                 await asyncio.sleep(_REPEAT_S)
-                try:
-                    async with asyncio.timeout(_ATTEMPT_S):
-                        _log.info("%d answers went from the spool to the store", await self.recover())
-                    return
-                except Exception as error:
-                    _log.warning("the spool can't be emptied yet: %r", error)
+                if taken := await self.recover():
+                    _log.info("%d answers went from the spool to the store", taken)
+        except OSError:
+            _log.exception("the spool can't be read; what it holds is for the next start")
         finally:
             self._emptying = None

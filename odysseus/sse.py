@@ -11,6 +11,7 @@ __all__ = ["PING", "Decoder", "Event", "EventTooLong", "encode"]
 
 PING = b": ping\n\n"
 _BOM = b"\xef\xbb\xbf"
+_LONGEST_NUMBER = 20  # digits; Python refuses to read numbers of thousands of them
 
 
 def encode(data: bytes, event_id: str | None = None) -> bytes:
@@ -29,7 +30,7 @@ class Event(NamedTuple):
 
 
 class EventTooLong(ValueError):
-    """One event, or a line of it, is longer than the decoder's limit of `limit` bytes."""
+    """The lines of one event take more than the decoder's limit of `limit` bytes."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
@@ -46,7 +47,18 @@ class Decoder:
     `retry` is the last reconnection time the stream asked for, in milliseconds.
     """
 
-    __slots__ = ("_after_cr", "_data", "_data_size", "_first", "_id", "_limit", "_line", "_line_size", "_type", "retry")
+    __slots__ = (
+        "_after_cr",
+        "_data",
+        "_event_size",
+        "_first",
+        "_id",
+        "_limit",
+        "_line",
+        "_line_size",
+        "_type",
+        "retry",
+    )
 
     def __init__(self, max_event_bytes: int = 16 * 1024 * 1024) -> None:
         self.retry: int | None = None
@@ -56,19 +68,22 @@ class Decoder:
         self._line: list[bytes] = []  # pieces of a line whose end hasn't come; joined once, so long lines stay linear
         self._line_size = 0
         self._data: list[bytes] = []
-        self._data_size = 0
+        self._event_size = 0  # bytes of the complete lines of the event that is being read
         self._type = ""
         self._id = ""
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """Return the events that *chunk* completes, oldest first. Raises `EventTooLong`."""
+        """Return the events that *chunk* completes, oldest first.
+
+        Raises `EventTooLong`, but not before the events that came first have been returned: then at the next call.
+        """
         events: list[Event] = []
         for line in self._complete_lines(chunk):
-            if line:
-                self._take(line)
-            else:
+            if not line:
                 self._dispatch(events)
-        if self._line_size + self._data_size > self._limit:
+            elif not self._take(line):
+                break
+        if self._line_size + self._event_size > self._limit and not events:
             raise EventTooLong(self._limit)
         return events
 
@@ -93,25 +108,29 @@ class Decoder:
             self._line_size += len(rest)
         return lines
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, line: bytes) -> bool:
+        """Take one field in; False when the event has become too long."""
+        if line.startswith(b":"):
+            return True
+        self._event_size += len(line) + 1
+        if self._event_size > self._limit:
+            return False
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
             self._data.append(value)
-            self._data_size += len(value) + 1
-            if self._data_size > self._limit:
-                raise EventTooLong(self._limit)
         elif name == b"event":
             self._type = value.decode("utf-8", "replace")
         elif name == b"id":
             if b"\0" not in value:
                 self._id = value.decode("utf-8", "replace")
-        elif name == b"retry" and value.isdigit():
+        elif name == b"retry" and value.isdigit() and len(value) < _LONGEST_NUMBER:
             self.retry = int(value)
+        return True
 
     def _dispatch(self, events: list[Event]) -> None:
         if self._data:
             events.append(Event(b"\n".join(self._data), self._type or "message", self._id))
             self._data.clear()
-            self._data_size = 0
+        self._event_size = 0
         self._type = ""

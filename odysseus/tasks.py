@@ -53,8 +53,9 @@ class Tasks:
 
     async def drain(self, limit_s: float) -> None:
         """Wait up to *limit_s* seconds for everything that is held, then cancel the rest and wait for its end."""
-        if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=limit_s)
+        deadline = asyncio.get_running_loop().time() + limit_s
+        while self._tasks and (left_s := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(set(self._tasks), timeout=left_s)  # what ends may have started more
         for task in (late := set(self._tasks)):
             _log.error("still at work after %s s, cancelled: %r", limit_s, task.get_coro())
             task.cancel()

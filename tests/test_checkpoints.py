@@ -68,7 +68,7 @@ class Growing:
             [(0, 2 * KB), (1, 2 * KB), (2, 1)], (3,), [(0, 2 * KB), (3, 4 * KB + 1)], id="2 KB during a write"
         ),
         pytest.param([(0, 2 * KB), (1, 10)], (3,), [(0, 2 * KB), (4, 2 * KB + 10)], id="a little during a write"),
-        pytest.param([(0, 2 * KB), (1, 2 * KB)], (math.inf,), [(0, 2 * KB), (5, 4 * KB)], id="a write that hangs"),
+        pytest.param([(0, 2 * KB), (1, 2 * KB)], (math.inf,), [(0, 2 * KB), (6, 4 * KB)], id="a write that hangs"),
         pytest.param([(0, 126 * KB), (0.5, 2 * KB)], (), [(0, 126 * KB), (0.5, 128 * KB)], id="128 KB: still 2 KB"),
         pytest.param([(0, MB), (0.5, 16 * KB)], (), [(0, MB), (1.5, MB + 16 * KB)], id="1 MB: less than a 64th"),
         pytest.param([(0, MB), (0.5, 17 * KB)], (), [(0, MB), (0.5, MB + 17 * KB)], id="1 MB: more than a 64th"),
@@ -152,5 +152,27 @@ def test_a_write_is_held_by_its_owner() -> None:
         answer.checkpoints.close()
         await answer.tasks.drain(10)
         assert answer.ended == [3]
+
+    run_virtual(main())
+
+
+def test_a_write_that_failed_is_tried_again_without_growth() -> None:
+    async def main() -> None:
+        answer = Growing(fails=(0, 1))
+        answer.grow(2 * KB)
+        await asyncio.sleep(60)
+        assert answer.begun == [(0, 2 * KB), (1, 2 * KB), (2, 2 * KB)]
+
+    run_virtual(main())
+
+
+def test_a_cancelled_write_begins_no_other() -> None:
+    async def main() -> None:
+        answer = Growing(takes_s=(4, 4))
+        answer.grow(2 * KB)
+        await asyncio.sleep(0.1)
+        answer.grow(2 * KB)
+        await answer.tasks.drain(0)
+        assert len(answer.begun) == 1
 
     run_virtual(main())

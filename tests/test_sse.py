@@ -118,7 +118,7 @@ def test_long_lines_in_small_pieces() -> None:
         pytest.param([b":" + b"x" * 999, b"x"], id="a comment without an end"),
         pytest.param([b"data: " + b"x" * 1001 + b"\n"], id="a line with an end"),
         pytest.param([b"data: " + b"x" * 1001 + b"\n\n"], id="an event that is all there"),
-        pytest.param([b"data: " + b"x" * 99 + b"\n"] * 11, id="data lines"),
+        pytest.param([b"data: " + b"x" * 99 + b"\n"] * 10, id="data lines"),
         pytest.param([(b"data: " + b"x" * 99 + b"\n") * 11], id="data lines at once"),
         pytest.param([b"data\n" * 1001], id="empty data lines"),
         pytest.param([b"data: " + b"x" * 600 + b"\n", b"data: " + b"x" * 600], id="data and a line without an end"),
@@ -132,6 +132,32 @@ def test_an_event_over_the_limit(chunks: list[bytes]) -> None:
     with pytest.raises(EventTooLong, match="longer than 1000 bytes") as caught:
         decoder.feed(last)
     assert caught.value.limit == 1000
+
+
+def test_the_events_before_one_over_the_limit_are_returned() -> None:
+    decoder = Decoder(max_event_bytes=1000)
+    assert decoder.feed(b"data: a\n\ndata: " + b"x" * 2000) == [Event(b"a")]
+    with pytest.raises(EventTooLong):
+        decoder.feed(b"")
+
+
+def test_the_limit_does_not_depend_on_the_cut() -> None:
+    for length in range(990, 1000):
+        document = b"data: " + b"x" * length + b"\n\n"
+        outcomes = set()
+        for pieces in ([document], list(bytewise(document))):
+            decoder = Decoder(max_event_bytes=1000)
+            try:
+                outcomes.add(len([event for piece in pieces for event in decoder.feed(piece)]))
+            except EventTooLong:
+                outcomes.add(-1)
+        assert len(outcomes) == 1
+
+
+def test_a_retry_time_of_thousands_of_digits_is_ignored() -> None:
+    decoder = Decoder()
+    decoder.feed(b"retry: 5\nretry: " + b"9" * 5000 + b"\n\n")
+    assert decoder.retry == 5
 
 
 def test_the_limit_is_for_one_event() -> None:

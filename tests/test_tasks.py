@@ -203,3 +203,23 @@ def test_drain_is_not_hurt_by_failing_work() -> None:
         assert isinstance(failing.exception(), LookupError)
 
     run_virtual(main())
+
+
+def test_drain_waits_for_what_was_spawned_meanwhile() -> None:
+    async def main() -> None:
+        tasks = Tasks()
+        saved: list[float] = []
+
+        async def save() -> None:
+            await asyncio.sleep(1)
+            saved.append(now())
+
+        async def run() -> None:
+            await asyncio.sleep(0.1)
+            tasks.spawn(save())
+
+        tasks.spawn(run())
+        await tasks.drain(10)
+        assert saved == [1.1]
+
+    run_virtual(main())

@@ -68,8 +68,7 @@ class AnswerDecoder:
 
     def end(self) -> None:
         """The connection has ended cleanly. Raises `UpstreamError` if the answer wasn't complete."""
-        if self._failure is not None:
-            raise self._failure
+        self.feed(b"")
         if not (self.done or self._finished):
             raise UpstreamError("upstream_protocol", "the model server ended the stream before the answer was complete")
 

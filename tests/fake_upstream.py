@@ -1,0 +1,163 @@
+"""A model server made of bare sockets: it says what its script says, and notes when its connections close.
+
+It isn't aiohttp, so that what aiohttp does to a connection can be seen from the other side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Self
+
+__all__ = ["Exchange", "FakeUpstream", "Script", "chunk", "say"]
+
+Script = Callable[["Exchange"], Awaitable[None]]
+
+
+def chunk(
+    content: str | None = None,
+    *,
+    reasoning: str | None = None,
+    finish_reason: str | None = None,
+    usage: dict[str, int] | None = None,
+) -> bytes:
+    """Return one event of a streamed answer."""
+    delta = {"content": content, "reasoning_content": reasoning}
+    choice = {"index": 0, "delta": {k: v for k, v in delta.items() if v is not None}, "finish_reason": finish_reason}
+    return b"data: " + json.dumps({"choices": [] if usage else [choice], "usage": usage}).encode() + b"\n\n"
+
+
+class Exchange:
+    """One request and its answer, as the model server sees them."""
+
+    def __init__(self, head: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        self.request_line, *headers = head.split("\r\n")
+        self.headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in headers)}
+        self.body: dict[str, Any] = json.loads(body) if body else {}
+        self.closed = asyncio.Event()
+        """Set when the client has closed its connection."""
+        self.closed_at: float | None = None
+        """`time.monotonic()` of that moment."""
+        self._writer = writer
+
+    async def head(self, status: int = 200, *, content_type: str = "text/event-stream", **headers: str) -> None:
+        lines = [f"HTTP/1.1 {status} Whatever", f"Content-Type: {content_type}", "Transfer-Encoding: chunked"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        await self.raw("\r\n".join(lines).encode() + b"\r\n\r\n")
+
+    async def send(self, data: bytes) -> None:
+        """Send *data* as one chunk of the body."""
+        await self.raw(b"%x\r\n%b\r\n" % (len(data), data))
+
+    async def end(self) -> None:
+        await self.raw(b"0\r\n\r\n")
+
+    async def raw(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    def abort(self) -> None:
+        """Break the connection, with a reset."""
+        self._writer.transport.abort()
+
+    def close(self) -> None:
+        """Close the connection in the middle of whatever it was saying."""
+        self._writer.close()
+
+
+class FakeUpstream:
+    """Serves `GET /v1/models` from *models* and runs *script* for each `POST /v1/chat/completions`.
+
+    Scripts by model id in `scripts` go before the common one. `exchanges` has every POST, oldest first.
+    """
+
+    def __init__(self, script: Script, models: tuple[str, ...] = ("m",)) -> None:
+        self.script = script
+        self.scripts: dict[str, Script] = {}
+        self.models = models
+        self.exchanges: list[Exchange] = []
+        self.connections = 0
+        """Connections that are open now."""
+        self._arrived = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in (tasks := set(self._tasks)):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def exchange(self, number: int = 0) -> Exchange:
+        """Wait for POST *number*, counted from 0."""
+        async with self._arrived:
+            await self._arrived.wait_for(lambda: len(self.exchanges) > number)
+        return self.exchanges[number]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        try:
+            while await self._answer(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self.connections -= 1
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answer one request; False when the connection is at its end."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()[:-4]
+        length = next((int(h.split(":")[1]) for h in head.split("\r\n") if h.lower().startswith("content-length")), 0)
+        exchange = Exchange(head, await reader.readexactly(length), writer)
+        if exchange.request_line.startswith("GET /v1/models"):
+            await exchange.head(content_type="application/json")
+            await exchange.send(json.dumps({"data": [{"id": model} for model in self.models]}).encode())
+            await exchange.end()
+            return True
+        async with self._arrived:
+            self.exchanges.append(exchange)
+            self._arrived.notify_all()
+        script = asyncio.ensure_future(self.scripts.get(exchange.body["model"], self.script)(exchange))
+        gone = asyncio.ensure_future(reader.read(1))
+        try:
+            await asyncio.wait({script, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not gone.done():
+                script.result()
+                await asyncio.wait({gone}, timeout=0.05)  # one request a connection, unless it is used again at once
+        finally:
+            script.cancel()
+            gone.cancel()
+            await asyncio.gather(script, gone, return_exceptions=True)
+            exchange.closed_at = time.monotonic()
+            exchange.closed.set()
+        return False
+
+
+def say(*texts: str, pause_s: float = 0, done: bool = True) -> Script:
+    """Return a script that streams *texts*, then ends properly; with done=False it falls silent instead."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.head()
+        for text in texts:
+            await exchange.send(chunk(text))
+            await asyncio.sleep(pause_s)
+        if not done:
+            await asyncio.Event().wait()
+        await exchange.send(chunk(finish_reason="stop"))
+        await exchange.send(chunk(usage={"prompt_tokens": 3, "completion_tokens": len(texts), "total_tokens": 3 + len(texts)}))
+        await exchange.send(b"data: [DONE]\n\n")
+        await exchange.end()
+
+    return script
