@@ -154,11 +154,15 @@ class Runs(Generic[Frame]):
     def all(self) -> Sequence[Run[Frame]]:
         return tuple(self._runs.values())
 
+    def check_room_for_subscriber(self) -> None:
+        """Raises `TooMany` if there is none."""
+        if self.subscribers >= self._limits.max_subscribers:
+            raise TooMany("subscribers", self._limits.max_subscribers)
+
     @contextmanager
     def reader(self, run: Run[Frame], seq: int = 0) -> Iterator[Reader[Frame]]:
         """Subscribe to *run* from frame *seq* on, until the block is left. Raises `TooMany`."""
-        if self.subscribers >= self._limits.max_subscribers:
-            raise TooMany("subscribers", self._limits.max_subscribers)
+        self.check_room_for_subscriber()
         self.subscribers += 1
         run.subscribers += 1
         try:

@@ -35,6 +35,8 @@ async def chat_stream(request: web.Request) -> web.StreamResponse:
     )
     if body.compare_mode:
         return await direct(request, asked)
+    if not as_json:
+        request.app[SERVICE].runs.check_room_for_subscriber()  # rather now than when the run has started
     found = await request.app[SERVICE].start(asked)
     if as_json:
         return json_answer(_accepted(request, found), 202)

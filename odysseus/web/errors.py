@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ValidationError
 
@@ -91,6 +92,8 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         answer = _http_error(error)
     except RequestError as error:
         answer = _request_error(error)
+    except (HttpProcessingError, web.RequestPayloadError):
+        answer = _error(400, "bad_request", "the request's body can't be read: its length or encoding is wrong")
     except StoreError:
         _log.exception("%s %s: the store failed", request.method, request.path)
         answer = _error(503, "store_unavailable", "the database can't be reached; try again soon")
@@ -111,11 +114,11 @@ def until_answered(tasks: Tasks) -> Middleware:
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not is_stream(request):
-            return await tasks.shielded(_answer(request, handler))
         if request.body_exists:
-            await request.read()  # a body left unread can stop the server from seeing that the client has gone
-        return await handler(request)
+            await request.read()  # also where nobody wants it: a body left unread can hide that the client has gone
+        if is_stream(request):
+            return await handler(request)
+        return await tasks.shielded(_answer(request, handler))
 
     return middleware
 

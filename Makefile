@@ -1,0 +1,50 @@
+# `make run` and `make test` set up whatever they need; everything lives in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+N ?= 5000
+
+.PHONY: run test lint types bench simulate readme clean
+
+run: $(VENV)/run
+	@exec $(BIN)/python app.py
+
+test: $(VENV)/dev
+	@.ci/system-packages postgresql iproute2
+	$(BIN)/pytest
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev
+	$(BIN)/mypy
+
+bench: $(VENV)/dev
+	$(BIN)/python -m benchmarks
+
+# A failing seed is printed; `make simulate SEED=..` replays its schedule.
+simulate: $(VENV)/dev
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--n $(N))
+
+# The README's table of settings, made from the code.
+readme: $(VENV)/run
+	$(BIN)/python -m tests.readme
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Odysseus needs Python 3.11 or newer; name one with make PYTHON=..")'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/system-packages python3-venv
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/run: $(BIN)/python setup.cfg
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/dev: $(BIN)/python setup.cfg
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(VENV)/run $@

@@ -1,0 +1,1 @@
+"""Measurements of the service as it is really started: `make bench`."""
