@@ -14,10 +14,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Generic
 
 from odysseus.errors import Busy, Draining, NotFound, StoppedBeforeStart, StreamFailed, TooMany
@@ -25,13 +26,12 @@ from odysseus.replay import Frame, next_seq
 from odysseus.run import ClientGone, Closing, IfBusy, Limits, Opening, Reader, Run, Sink
 from odysseus.states import Ending, StopReason, move
 from odysseus.tasks import Tasks
+from odysseus.tombstones import Tombstones
+from odysseus.watchdogs import watchdogs
 
 __all__ = ["IfBusy", "Limits", "Run", "Runs"]
 
 _log = logging.getLogger(__name__)
-
-_TOMBSTONE_S = 60.0  # how long a stop waits for the request it overtook
-_MAX_TOMBSTONES = 10_000
 
 
 class Runs(Generic[Frame]):
@@ -48,7 +48,7 @@ class Runs(Generic[Frame]):
         self._runs: dict[str, Run[Frame]] = {}  # by run id, live or within the grace time
         self._latest: dict[str, Run[Frame]] = {}  # by session id, the one admitted last, while it is in `_runs`
         self._lines: dict[str, deque[Run[Frame]]] = {}  # by session id, live ones only; never an empty line
-        self._tombstones: OrderedDict[str, float] = OrderedDict()  # run id -> loop time at which it is forgotten
+        self._tombstones = Tombstones()
         self._live = 0
         self._quiet = asyncio.Event()  # set while no run is live
         self._quiet.set()
@@ -110,7 +110,7 @@ class Runs(Generic[Frame]):
         """Take the run into the session's line. Without an await: two requests at once can't both find it free."""
         if self.draining:
             raise Draining
-        if run_id is not None and self._tombstones.get(run_id, 0) > asyncio.get_running_loop().time():
+        if run_id is not None and self._tombstones.has(run_id, asyncio.get_running_loop().time()):
             raise StoppedBeforeStart(run_id)
         line = self._lines.get(session_id, ())
         if line and if_busy is IfBusy.REJECT:
@@ -202,14 +202,7 @@ class Runs(Generic[Frame]):
 
     def stop_unborn(self, run_id: str) -> None:
         """Remember for a minute that *run_id*, which nobody knows here, must not start."""
-        now = asyncio.get_running_loop().time()
-        while self._tombstones:
-            oldest, deadline = next(iter(self._tombstones.items()))
-            if deadline > now and len(self._tombstones) < _MAX_TOMBSTONES:
-                break
-            del self._tombstones[oldest]
-        self._tombstones[run_id] = now + _TOMBSTONE_S
-        self._tombstones.move_to_end(run_id)
+        self._tombstones.add(run_id, asyncio.get_running_loop().time())
 
     def _ask(self, run: Run[Frame], reason: StopReason) -> None:
         """Write the reason down, then interrupt whatever the run awaits. The first reason stays."""
@@ -267,6 +260,8 @@ class Runs(Generic[Frame]):
         Anybody else's goes on up when the run has ended.
         """
         failure: BaseException | None = None
+        late: asyncio.CancelledError | None = None
+        opened = False
         run.entered = True
         if run.asked is not None:
             self._interrupt(run)
@@ -275,22 +270,33 @@ class Runs(Generic[Frame]):
             if run.refusal is None:
                 if sink is not None:
                     await _to_client(sink.open(run))
+                    opened = True
                 await self._turn(run)
                 await self._pull(run, source, sink)
         except (asyncio.CancelledError, Exception) as error:
             failure = error
         run.ending = self._judge(run, failure)
-        last = await self._tasks.finish(self._end(run, source, closing, failure))
+        pulled = len(run.log)
+        try:
+            await self._tasks.finish(self._end(run, source, closing, failure))
+        except asyncio.CancelledError as cancel:
+            late = cancel
         if run.cancelled_by_us:
             run.task.uncancel()
-        if isinstance(failure, asyncio.CancelledError) and run.task.cancelling():
-            raise failure
-        if sink is not None and not isinstance(failure, ClientGone):
-            try:
-                for frame in last:
-                    await sink.write(frame)
-            except ConnectionError:
-                pass  # it left between the save and the last frame; the answer is complete and stored
+        if run.task.cancelling():
+            raise failure if isinstance(failure, asyncio.CancelledError) else late or asyncio.CancelledError
+        if sink is not None and run.refusal is None and not isinstance(failure, ClientGone):
+            await self._take_leave(run, sink, pulled, opened=opened)
+
+    async def _take_leave(self, run: Run[Frame], sink: Sink[Frame], pulled: int, *, opened: bool) -> None:
+        """Write the frames that came after the *pulled* ones, those of the ending, to a direct run's client."""
+        try:
+            if not opened:
+                await sink.open(run)
+            for frame in run.log.read(pulled, self._limits.max_log_bytes):
+                await sink.write(frame)
+        except ConnectionError:
+            pass  # it left between the save and the last frame; the answer is complete and stored
 
     async def _open(self, run: Run[Frame], opening: Opening | None) -> None:
         try:
@@ -307,7 +313,7 @@ class Runs(Generic[Frame]):
             await line[0].ended.wait()
 
     async def _pull(self, run: Run[Frame], source: AsyncGenerator[Frame, None], sink: Sink[Frame] | None) -> None:
-        with self._watchdogs(run):
+        with watchdogs(run, self._limits, partial(self._ask, run)):
             async for frame in source:
                 run.append(frame)
                 if sink is not None:
@@ -315,28 +321,6 @@ class Runs(Generic[Frame]):
                 if run.log.size > self._limits.max_log_bytes:
                     run.asked = run.asked or Ending(StopReason.LOG_LIMIT)
                     return
-
-    @contextmanager
-    def _watchdogs(self, run: Run[Frame]) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        idle: asyncio.TimerHandle
-
-        def look() -> None:
-            nonlocal idle
-            due = run.last_frame_at + self._limits.idle_timeout_s
-            if loop.time() >= due:
-                self._ask(run, StopReason.IDLE_TIMEOUT)
-            else:  # one timer a run, moved when it fires, not one a frame
-                idle = loop.call_at(due, look)
-
-        run.last_frame_at = loop.time()
-        idle = loop.call_later(self._limits.idle_timeout_s, look)
-        wall = loop.call_later(self._limits.wall_clock_timeout_s, self._ask, run, StopReason.WALL_CLOCK_TIMEOUT)
-        try:
-            yield
-        finally:
-            idle.cancel()
-            wall.cancel()
 
     def _judge(self, run: Run[Frame], failure: BaseException | None) -> Ending:
         """Decide how the run ended: an asked-for stop first, then what the source or the client did."""
@@ -359,19 +343,20 @@ class Runs(Generic[Frame]):
         source: AsyncGenerator[Frame, None],
         closing: Closing[Frame] | None,
         failure: BaseException | None,
-    ) -> Sequence[Frame]:
-        """End the run, once: close its source, save, announce, let the next one in. Returns the last frames."""
+    ) -> None:
+        """End the run, once: close its source, save, announce, let the next one in."""
         ending = run.ending
         assert ending is not None
-        last: Sequence[Frame] = ()
         try:
             await source.aclose()
-            if closing is not None and run.refusal is None:
-                last = await closing(ending, failure)
         except Exception:
-            _log.exception("run %s: its ending failed", run.id)
-        for frame in last:
-            run.log.append(frame)
+            _log.exception("run %s: its source didn't close well", run.id)
+        if closing is not None and run.refusal is None:
+            try:
+                for frame in await closing(ending, failure):
+                    run.log.append(frame)
+            except Exception:
+                _log.exception("run %s: its closing failed", run.id)
         run.status = move(run.status, ending.status)
         run.stop_reason = ending.stop_reason
         run.ended_at = datetime.now(UTC)
@@ -384,7 +369,6 @@ class Runs(Generic[Frame]):
             asyncio.get_running_loop().call_later(self._limits.replay_grace_s, self._grace_over, run)
             self.endings[ending] += 1
             _log.info("run %s of session %s ended: %s %s", run.id, run.session_id, run.status, run.stop_reason or "")
-        return last
 
     def _leave_line(self, run: Run[Frame]) -> None:
         line = self._lines[run.session_id]
