@@ -30,7 +30,7 @@ __all__ = ["create_app", "create_runner", "drain"]
 
 _log = logging.getLogger(__name__)
 
-_SAVES_S = 20.0  # more than the retries of a save and the spool take together
+_SAVES_S = 25.0  # more than the retries of a save and the spool take together
 _CONNECTIONS_S = 1.0  # what a client that doesn't read its last frames gets; the server spends it twice
 _KEEP_ALIVE_S = 75.0  # longer than nginx keeps an idle connection to us, or it would reuse one that we just closed
 

@@ -241,7 +241,7 @@ class Runs(Generic[Frame]):
 
     def hurry(self) -> None:
         """Make a `drain` under way stop the live runs now."""
-        if self._grace is not None:
+        if self._grace is not None and not self._grace.expired():
             self._grace.reschedule(asyncio.get_running_loop().time())
 
     # The one path of every run
@@ -386,7 +386,8 @@ class Runs(Generic[Frame]):
             self._evict(run)
 
     def _evict(self, run: Run[Frame]) -> None:
-        self._runs.pop(run.id, None)
+        if self._runs.get(run.id) is run:  # its id may be another's by now
+            del self._runs[run.id]
         if self._latest.get(run.session_id) is run:
             del self._latest[run.session_id]
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from functools import wraps
+from types import EllipsisType
 from typing import Any, ParamSpec
 
 from odysseus.run import Run
@@ -42,7 +43,7 @@ class Script:
         pause_s: float = 0.1,
         opening_s: float = 0,
         closing_s: float = 0,
-        ends: BaseException | None | Any = None,
+        ends: BaseException | EllipsisType | None = None,
         refuses: BaseException | None = None,
     ) -> None:
         self.frames = frames
@@ -85,10 +86,10 @@ class Script:
             for frame in self.frames:
                 await asyncio.sleep(self.pause_s)
                 yield frame
+            if isinstance(self.ends, BaseException):
+                raise self.ends
             if self.ends is ...:
                 await asyncio.Event().wait()
-            elif self.ends is not None:
-                raise self.ends
         finally:
             try:
                 await asyncio.sleep(0)  # an upstream's close is a step or two of the loop
@@ -178,22 +179,30 @@ class Steps:
     def __init__(self, at: int | None = None, later_s: float = 0) -> None:
         self.count = 0
         self._at, self._later_s = at, later_s
+        self._armed = False
 
-    def arm(self, act: Callable[[], None]) -> None:
+    def arm(self, act: Callable[[], object]) -> None:
         """Begin to count in the running loop."""
         loop = asyncio.get_running_loop()
         schedule = loop.call_soon
+        self._armed = True
+
+        def fire() -> None:
+            if self._armed:
+                act()
 
         def call_soon(callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
-            if self.count == self._at:
-                if self._later_s:
-                    loop.call_later(self._later_s, act)
-                else:
-                    schedule(act)
-            self.count += 1
+            if self._armed:
+                if self.count == self._at:
+                    loop.call_later(self._later_s, fire) if self._later_s else schedule(fire)
+                self.count += 1
             return schedule(callback, *args, context=context)
 
         loop.call_soon = call_soon  # type: ignore[method-assign]  # tasks and futures go through it too
+
+    def disarm(self) -> None:
+        """What comes now isn't part of the scene."""
+        self._armed = False
 
 
 def at_every_step(scene: Callable[[Steps], Awaitable[None]], *, later_s: float = 0) -> int:

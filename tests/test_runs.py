@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import ExitStack, aclosing
+from typing import Any
 
 import pytest
 
@@ -89,7 +92,9 @@ async def test_cut_at_every_event(seen: int, asked_at: float) -> None:
     await run.task
 
 
-@pytest.mark.parametrize("last_event_id", ["other.1", "r.9", "r.-1", "r.01", "r", "r.end", ".1", "", "1", "R.1", "r.1.1"])
+@pytest.mark.parametrize(
+    "last_event_id", ["other.1", "r.9", "r.-1", "r.01", "r", "r.end", ".1", "", "1", "R.1", "r.1.1"]
+)
 @virtual
 async def test_a_foreign_id_replays_from_the_start(last_event_id: str) -> None:
     runs = Runs[str]()
@@ -186,6 +191,7 @@ async def test_a_long_backlog_comes_in_slices() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await reader.read()
+        assert not run._waiters
         await run.task
         slices = []
         while part := await reader.read():
@@ -218,7 +224,13 @@ async def test_finding_runs() -> None:
     runs = Runs[str]()
     with pytest.raises(NotFound):
         await collect(runs)
-    assert (runs.get("r"), runs.latest("s"), runs.current("s"), runs.live("s"), runs.all()) == (None, None, None, (), ())
+    assert (runs.get("r"), runs.latest("s"), runs.current("s"), runs.live("s"), runs.all()) == (
+        None,
+        None,
+        None,
+        (),
+        (),
+    )
     run = Script().start(runs)
     assert (runs.get("r"), runs.latest("s"), runs.current("s"), runs.live("s")) == (run, run, run, (run,))
     assert runs.all() == (run,)
@@ -278,6 +290,19 @@ async def test_a_log_is_freed_after_the_grace_time() -> None:
     assert (runs.get("r"), runs.latest("s"), runs.all()) == (None, None, ())
     with pytest.raises(NotFound):
         await collect(runs)
+
+
+@virtual
+async def test_nothing_holds_a_run_after_that() -> None:
+    """No timer and no reader that left, however long the watchdogs' limits are."""
+    runs = Runs[str](Limits(idle_timeout_s=10**6, wall_clock_timeout_s=10**6))
+    run: weakref.ref[Any] = weakref.ref(Script().start(runs))
+    await collect(runs)
+    gc.collect()
+    assert run() is not None
+    await asyncio.sleep(200)
+    gc.collect()
+    assert run() is None
 
 
 @virtual

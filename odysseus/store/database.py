@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +29,8 @@ _SETTING = "ODYSSEUS_DATABASE_URL"
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _CLOSE_S = 5.0
+_CONNECT_S = 5.0
+_STATEMENT_S = 60.0  # a migration may take its time
 
 _T = TypeVar("_T")
 Work = Callable[[AsyncConnection], Awaitable[_T]]
@@ -52,9 +53,13 @@ class Database:
     def __init__(self, url: sa.URL) -> None:
         self._url = url
         self._tasks = Tasks()
-        self._engine = create_async_engine(url, pool_pre_ping=url.get_backend_name() == "postgresql")
+        if self.dialect == "postgresql":
+            limits = {"timeout": _CONNECT_S, "command_timeout": _STATEMENT_S}
+            self._engine = create_async_engine(url, pool_pre_ping=True, connect_args=limits)
+        else:
+            self._engine = create_async_engine(url)
         # SQLite has one writer at a time. A lock of ours is fair; its own waiting is a sleep that grows.
-        self._writer = asyncio.Lock() if url.get_backend_name() == "sqlite" else None
+        self._writer = asyncio.Lock() if self.dialect == "sqlite" else None
         if self._writer is not None:
             sa.event.listen(self._engine.sync_engine, "connect", _set_up_sqlite)
             sa.event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
@@ -85,16 +90,19 @@ class Database:
         return await self._apart(work, write=True)
 
     async def _apart(self, work: Work[_T], *, write: bool) -> _T:
+        writer = self._writer if write else None
         try:
-            return await self._tasks.shielded(self._transaction(work, write=write))
+            if writer is not None:
+                await writer.acquire()  # whoever is cancelled here has begun nothing, and leaves nothing behind
+            transaction = self._tasks.spawn(self._transaction(work, write=write))
+            if writer is not None:
+                transaction.add_done_callback(lambda _, lock=writer: lock.release())  # type: ignore[misc]
+            return await asyncio.shield(transaction)
         except (SQLAlchemyError, OSError) as error:
             raise StoreError(_first_line(error)) from error
 
     async def _transaction(self, work: Work[_T], *, write: bool) -> _T:
-        async with AsyncExitStack() as stack:
-            if write and self._writer is not None:
-                await stack.enter_async_context(self._writer)
-            connection = await stack.enter_async_context(self._engine.connect())
+        async with self._engine.connect() as connection:
             await connection.execution_options(odysseus_write=write)
             async with connection.begin():
                 return await work(connection)
