@@ -26,7 +26,7 @@ from odysseus.web.metrics import METRICS, registry
 from odysseus.web.openapi import describe
 from odysseus.web.routes import SERVICE, SETTINGS, add_routes
 
-__all__ = ["create_app", "create_runner", "drain"]
+__all__ = ["create_app", "create_runner", "drain", "log_to_stderr"]
 
 _log = logging.getLogger(__name__)
 
@@ -68,14 +68,26 @@ def create_app(settings: Settings) -> web.Application:
 
 
 async def create_runner(settings: Settings | None = None) -> web.AppRunner:
-    """Return the runner that serves the application, also for gunicorn. Raises `SettingsError`."""
+    """Return the runner that serves the application. Without *settings* it is the whole entry, as gunicorn calls it.
+
+    Raises `SettingsError`.
+    """
+    if settings is None:
+        log_to_stderr()
+        settings = Settings.load()
     return web.AppRunner(
-        create_app(settings or Settings.load()),
+        create_app(settings),
         handler_cancellation=True,  # off by default in production, on in every test server: the compare depends on it
         keepalive_timeout=_KEEP_ALIVE_S,
         shutdown_timeout=_CONNECTIONS_S,
         access_log=None,
     )
+
+
+def log_to_stderr() -> None:
+    """Log what happens, unless whoever embeds us has set up logging already."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 async def drain(app: web.Application) -> None:

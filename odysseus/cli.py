@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from collections.abc import Callable, Sequence
 from aiohttp import web
 
 import odysseus
-from odysseus.application import create_runner, drain
+from odysseus.application import create_runner, drain, log_to_stderr
 from odysseus.errors import SettingsError
 from odysseus.settings import Settings
 from odysseus.web.routes import SERVICE
@@ -30,8 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command == "settings":
         print(Settings.markdown())
         return 0
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    log_to_stderr()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(serve(Settings.load()))

@@ -106,7 +106,7 @@ def _accepted(request: web.Request, found: Run[bytes] | Message) -> Accepted:
 
 
 def _prefers_json(request: web.Request) -> bool:
-    """Whether the Accept header asks for JSON and, at the same or a higher quality, not for a stream."""
+    """Whether the Accept header names JSON, and likes it better than a stream. Without a word of either: a stream."""
     quality = {"application/json": 0.0, STREAM: 0.0}
     for entry in request.headers.get("Accept", "*/*").lower().split(","):
         media_type, *parameters = (part.strip() for part in entry.split(";"))
