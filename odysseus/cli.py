@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from odysseus.settings import Settings
 from odysseus.web.routes import SERVICE
 
 __all__ = ["main", "serve"]
+
+_log = logging.getLogger(__name__)
 
 _BACKLOG = 1024  # connections that wait to be accepted: the default of 128 delays a storm of reconnects by a second
 
@@ -55,6 +58,8 @@ async def serve(settings: Settings) -> None:
         stopped = _signalled(runner.app)
         _greet(*runner.addresses[0][:2])
         await stopped.wait()
+        if count := runner.app[SERVICE].runs.live_count:
+            _log.info("going down: %d runs may go on for %g s; a second signal ends them now", count, settings.drain_s)
         # The listeners are still open: whoever watches a run that may go on can reconnect to it, and stop it.
         await drain(runner.app)
     finally:

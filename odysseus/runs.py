@@ -41,6 +41,8 @@ class Runs(Generic[Frame]):
         self.draining = False
         self.subscribers = 0
         """Live subscribers over all runs."""
+        self.live_count = 0
+        """Runs that are live now, waiting ones included."""
         self.endings: Counter[Ending] = Counter()
         """How many runs have ended, and how, since the start."""
         self._limits = limits or Limits()
@@ -49,7 +51,6 @@ class Runs(Generic[Frame]):
         self._latest: dict[str, Run[Frame]] = {}  # by session id, the one admitted last, while it is in `_runs`
         self._lines: dict[str, deque[Run[Frame]]] = {}  # by session id, live ones only; never an empty line
         self._tombstones = Tombstones()
-        self._live = 0
         self._quiet = asyncio.Event()  # set while no run is live
         self._quiet.set()
         self._grace: asyncio.Timeout | None = None  # while `drain` still lets runs go on
@@ -125,13 +126,13 @@ class Runs(Generic[Frame]):
                 self._ask(predecessor, StopReason.REPLACED)
         self._runs[run.id] = self._latest[session_id] = run
         self._lines.setdefault(session_id, deque()).append(run)
-        self._live += 1
+        self.live_count += 1
         self._quiet.clear()
         return run
 
     @property
     def has_room(self) -> bool:
-        return self._live < self._limits.max_runs
+        return self.live_count < self._limits.max_runs
 
     # Finding and watching
 
@@ -236,7 +237,7 @@ class Runs(Generic[Frame]):
             async with asyncio.timeout(limit_s):
                 await self._quiet.wait()
         except TimeoutError:
-            _log.error("%d runs were still being saved after %s s", self._live, limit_s)
+            _log.error("%d runs were still being saved after %s s", self.live_count, limit_s)
         return self._quiet.is_set()
 
     def hurry(self) -> None:
@@ -375,8 +376,8 @@ class Runs(Generic[Frame]):
         line.remove(run)
         if not line:
             del self._lines[run.session_id]
-        self._live -= 1
-        if not self._live:
+        self.live_count -= 1
+        if not self.live_count:
             self._quiet.set()
 
     def _grace_over(self, run: Run[Frame]) -> None:

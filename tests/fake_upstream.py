@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
-__all__ = ["Exchange", "FakeUpstream", "Script", "chunk", "say"]
+__all__ = ["Exchange", "FakeUpstream", "Script", "breaks", "chunk", "in_turn", "say", "silent", "status"]
 
 Script = Callable[["Exchange"], Awaitable[None]]
 
@@ -70,16 +70,22 @@ class Exchange:
 class FakeUpstream:
     """Serves `GET /v1/models` from *models* and runs *script* for each `POST /v1/chat/completions`.
 
-    Scripts by model id in `scripts` go before the common one. `exchanges` has every POST, oldest first.
+    Scripts by model id in `scripts` go before the common one. `exchanges` has every POST, oldest first. With
+    *keep_alive* a connection waits for the next request after each answer.
     """
 
-    def __init__(self, script: Script, models: tuple[str, ...] = ("m",)) -> None:
+    def __init__(self, script: Script, models: tuple[str, ...] = ("m",), *, keep_alive: bool = False) -> None:
         self.script = script
+        self.listing: Script = self._list
+        """Answers `GET /v1/models`."""
+        self.keep_alive = keep_alive
         self.scripts: dict[str, Script] = {}
         self.models = models
         self.exchanges: list[Exchange] = []
         self.connections = 0
         """Connections that are open now."""
+        self.accepted = 0
+        """Connections there have been."""
         self._arrived = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -106,8 +112,10 @@ class FakeUpstream:
         assert task is not None
         self._tasks.add(task)
         self.connections += 1
+        self.accepted += 1
+        ahead: bytes | None = b""
         try:
-            while await self._answer(reader, writer):
+            while (ahead := await self._answer(ahead, reader, writer)) is not None:
                 pass
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
@@ -116,16 +124,14 @@ class FakeUpstream:
             self._tasks.discard(task)
             writer.close()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request; False when the connection is at its end."""
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()[:-4]
+    async def _answer(self, ahead: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes | None:
+        """Answer one request, which begins with *ahead*; return the first byte of the next, None if there is none."""
+        head = (ahead + await reader.readuntil(b"\r\n\r\n")).decode()[:-4]
         length = next((int(h.split(":")[1]) for h in head.split("\r\n") if h.lower().startswith("content-length")), 0)
         exchange = Exchange(head, await reader.readexactly(length), writer)
         if exchange.request_line.startswith("GET /v1/models"):
-            await exchange.head(content_type="application/json")
-            await exchange.send(json.dumps({"data": [{"id": model} for model in self.models]}).encode())
-            await exchange.end()
-            return True
+            await self.listing(exchange)
+            return b""
         async with self._arrived:
             self.exchanges.append(exchange)
             self._arrived.notify_all()
@@ -135,14 +141,20 @@ class FakeUpstream:
             await asyncio.wait({script, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not gone.done():
                 script.result()
-                await asyncio.wait({gone}, timeout=0.05)  # one request a connection, unless it is used again at once
+                # One request a connection, unless it is used again at once.
+                await asyncio.wait({gone}, timeout=None if self.keep_alive else 0.05)
         finally:
             script.cancel()
             gone.cancel()
             await asyncio.gather(script, gone, return_exceptions=True)
             exchange.closed_at = time.monotonic()
             exchange.closed.set()
-        return False
+        return None if gone.cancelled() else gone.result() or None
+
+    async def _list(self, exchange: Exchange) -> None:
+        await exchange.head(content_type="application/json")
+        await exchange.send(json.dumps({"data": [{"id": model} for model in self.models]}).encode())
+        await exchange.end()
 
 
 def say(*texts: str, pause_s: float = 0, done: bool = True) -> Script:
@@ -156,8 +168,47 @@ def say(*texts: str, pause_s: float = 0, done: bool = True) -> Script:
         if not done:
             await asyncio.Event().wait()
         await exchange.send(chunk(finish_reason="stop"))
-        await exchange.send(chunk(usage={"prompt_tokens": 3, "completion_tokens": len(texts), "total_tokens": 3 + len(texts)}))
+        usage = {"prompt_tokens": 3, "completion_tokens": len(texts), "total_tokens": 3 + len(texts)}
+        await exchange.send(chunk(usage=usage))
         await exchange.send(b"data: [DONE]\n\n")
         await exchange.end()
 
     return script
+
+
+def breaks(*texts: str, how: Callable[[Exchange], None] = Exchange.abort) -> Script:
+    """Return a script that streams *texts*, then breaks its connection, or closes it."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.head()
+        for text in texts:
+            await exchange.send(chunk(text))
+        how(exchange)
+
+    return script
+
+
+def status(number: int, body: bytes = b"sesame", content_type: str = "application/json", **headers: str) -> Script:
+    """Return a script that answers with *body*, and is done."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.head(number, content_type=content_type, **headers)
+        await exchange.send(body)
+        await exchange.end()
+
+    return script
+
+
+def in_turn(*scripts: Script) -> Script:
+    """Return a script that is the first of *scripts* for the first request, and so on; the last one stays."""
+    left = list(scripts)
+
+    async def script(exchange: Exchange) -> None:
+        await (left.pop(0) if len(left) > 1 else left[0])(exchange)
+
+    return script
+
+
+async def silent(exchange: Exchange) -> None:
+    """Never say anything, headers included."""
+    await asyncio.Event().wait()
