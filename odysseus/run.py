@@ -82,7 +82,7 @@ class Run(Generic[Frame]):
         self.refusal: BaseException | None = None  # why `opening` failed: then nothing has happened
         self.asked: Ending | None = None  # the first stop that was asked for; later ones change nothing
         self.ending: Ending | None = None  # decided: from here on a stop comes too late
-        self.entered = False  # the pulling task has made its first step; a cancel before it would skip its body
+        self.entered = False  # the pulling task has made its first step
         self.cancelled_by_us = False
         self.last_frame_at = 0.0
         self._waiters: set[asyncio.Future[None]] = set()
@@ -93,6 +93,25 @@ class Run(Generic[Frame]):
         await self.accepted.wait()
         if self.refusal is not None:
             raise self.refusal
+
+    def ask(self, reason: StopReason) -> None:
+        """Ask the run to end: write the reason down, then interrupt whatever it awaits. The first reason stays."""
+        if self.ending is None and self.asked is None:
+            self.asked = Ending(reason)
+            self.stop_asked_at = asyncio.get_running_loop().time()
+            if self.entered:
+                self._interrupt()
+
+    def enter(self) -> None:
+        """The pulling task makes its first step. A stop from before is obeyed now: then, a cancel would have skipped
+        the task's whole body, and with it the ending."""
+        self.entered = True
+        if self.asked is not None:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        self.cancelled_by_us = True
+        self.task.cancel()
 
     def append(self, frame: Frame) -> None:
         self.log.append(frame)

@@ -1,10 +1,8 @@
 """Runs: a generator of frames, pulled by a task of its own (detached) or by its one client (direct).
 
-This module knows nothing of HTTP, models or the store. A run pulls frames into its log, whatever they say, and calls
-two hooks it doesn't look into. The hooks are carried through however often the run is cancelled; everything between
-them can be interrupted at any await:
-
-    admitted -> opening -> its turn in the session -> pulled -> source closed -> closing -> ended
+This module knows nothing of HTTP, models or the store, nor what the frames say. It has the rules between runs: who is
+admitted, who waits for whom, who is found, watched and stopped, and when a log is freed. What happens to one run, from
+its admission to its end, is in `lifetime`.
 
 A session's live runs stand in a line: the first one is pulled, the others wait for those before them to end.
 """
@@ -15,19 +13,17 @@ import asyncio
 import logging
 import secrets
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from functools import partial
 from typing import Generic
 
-from odysseus.errors import Busy, Draining, NotFound, StoppedBeforeStart, StreamFailed, TooMany
+from odysseus.errors import Busy, Draining, NotFound, StoppedBeforeStart, TooMany
+from odysseus.lifetime import Lifetime
 from odysseus.replay import Frame, next_seq
-from odysseus.run import ClientGone, Closing, IfBusy, Limits, Opening, Reader, Run, Sink
-from odysseus.states import Ending, StopReason, move
+from odysseus.run import Closing, IfBusy, Limits, Opening, Reader, Run, Sink
+from odysseus.states import Ending, StopReason
 from odysseus.tasks import Tasks
 from odysseus.tombstones import Tombstones
-from odysseus.watchdogs import watchdogs
 
 __all__ = ["IfBusy", "Limits", "Run", "Runs"]
 
@@ -35,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 class Runs(Generic[Frame]):
-    """Every run of this process: admission, subscribers, stop, watchdogs, eviction, drain."""
+    """Every run of this process: admission, subscribers, stop, eviction, drain."""
 
     def __init__(self, limits: Limits | None = None, *, tasks: Tasks | None = None) -> None:
         self.draining = False
@@ -76,7 +72,7 @@ class Runs(Generic[Frame]):
         Raises `Busy`, `TooMany`, `Draining` or `StoppedBeforeStart`, all of them before anything has happened.
         """
         run = self._admit(session_id, run_id, if_busy, detached=True, about=about)
-        run.task = asyncio.get_running_loop().create_task(self._live_through(run, source, opening, closing, None))
+        run.task = asyncio.get_running_loop().create_task(self._lifetime(run, source, opening, closing, None).live())
         return run
 
     async def direct(
@@ -101,7 +97,7 @@ class Runs(Generic[Frame]):
         task = asyncio.current_task()
         assert task is not None
         run.task = task
-        await self._live_through(run, source, opening, closing, sink)
+        await self._lifetime(run, source, opening, closing, sink).live()
         await run.wait_accepted()
         return run
 
@@ -123,7 +119,7 @@ class Runs(Generic[Frame]):
             raise ValueError(f"run {run.id} exists")
         if if_busy is IfBusy.REPLACE:
             for predecessor in line:
-                self._ask(predecessor, StopReason.REPLACED)
+                predecessor.ask(StopReason.REPLACED)
         self._runs[run.id] = self._latest[session_id] = run
         self._lines.setdefault(session_id, deque()).append(run)
         self.live_count += 1
@@ -193,30 +189,17 @@ class Runs(Generic[Frame]):
         """Stop what the session runs and withdraw what waits; True if there was anything. Doesn't wait: see `ended`."""
         line = self.live(session_id)
         for run in line:
-            self._ask(run, reason)
+            run.ask(reason)
         return bool(line)
 
     def stop_run(self, run: Run[Frame], reason: StopReason = StopReason.USER_STOP) -> bool:
         """Stop this run only; True if it was live."""
-        self._ask(run, reason)
+        run.ask(reason)
         return not run.ended.is_set()
 
     def stop_unborn(self, run_id: str) -> None:
         """Remember for a minute that *run_id*, which nobody knows here, must not start."""
         self._tombstones.add(run_id, asyncio.get_running_loop().time())
-
-    def _ask(self, run: Run[Frame], reason: StopReason) -> None:
-        """Write the reason down, then interrupt whatever the run awaits. The first reason stays."""
-        if run.ending is None and run.asked is None:
-            run.asked = Ending(reason)
-            run.stop_asked_at = asyncio.get_running_loop().time()
-            if run.entered:
-                self._interrupt(run)
-
-    @staticmethod
-    def _interrupt(run: Run[Frame]) -> None:
-        run.cancelled_by_us = True
-        run.task.cancel()
 
     async def drain(self, grace_s: float, limit_s: float) -> bool:
         """Admit nothing more; let the live runs go on for *grace_s*, then stop them and wait up to *limit_s*.
@@ -232,7 +215,7 @@ class Runs(Generic[Frame]):
         self._grace = None
         for line in tuple(self._lines.values()):
             for run in tuple(line):
-                self._ask(run, StopReason.SHUTDOWN)
+                run.ask(StopReason.SHUTDOWN)
         try:
             async with asyncio.timeout(limit_s):
                 await self._quiet.wait()
@@ -245,131 +228,41 @@ class Runs(Generic[Frame]):
         if self._grace is not None and not self._grace.expired():
             self._grace.reschedule(asyncio.get_running_loop().time())
 
-    # The one path of every run
+    # A run's way: see `lifetime`
 
-    async def _live_through(
+    def _lifetime(
         self,
         run: Run[Frame],
         source: AsyncGenerator[Frame, None],
         opening: Opening | None,
         closing: Closing[Frame] | None,
         sink: Sink[Frame] | None,
-    ) -> None:
-        """Take *run* from its admission to its end, in the task that pulls it.
-
-        This is the root of the run: a cancel that its owner asked for turns into an ending here, and only here.
-        Anybody else's goes on up when the run has ended.
-        """
-        failure: BaseException | None = None
-        late: asyncio.CancelledError | None = None
-        opened = False
-        run.entered = True
-        if run.asked is not None:
-            self._interrupt(run)
-        try:
-            await self._tasks.finish(self._open(run, opening))
-            if run.refusal is None:
-                if sink is not None:
-                    await _to_client(sink.open(run))
-                    opened = True
-                await self._turn(run)
-                await self._pull(run, source, sink)
-        except (asyncio.CancelledError, Exception) as error:
-            failure = error
-        run.ending = self._judge(run, failure)
-        pulled = len(run.log)
-        try:
-            await self._tasks.finish(self._end(run, source, closing, failure))
-        except asyncio.CancelledError as cancel:
-            late = cancel
-        if run.cancelled_by_us:
-            run.task.uncancel()
-        if run.task.cancelling():
-            raise failure if isinstance(failure, asyncio.CancelledError) else late or asyncio.CancelledError
-        if sink is not None and run.refusal is None and not isinstance(failure, ClientGone):
-            await self._take_leave(run, sink, pulled, opened=opened)
-
-    async def _take_leave(self, run: Run[Frame], sink: Sink[Frame], pulled: int, *, opened: bool) -> None:
-        """Write the frames that came after the *pulled* ones, those of the ending, to a direct run's client."""
-        try:
-            if not opened:
-                await sink.open(run)
-            for frame in run.log.read(pulled, self._limits.max_log_bytes):
-                await sink.write(frame)
-        except ConnectionError:
-            pass  # it left between the save and the last frame; the answer is complete and stored
-
-    async def _open(self, run: Run[Frame], opening: Opening | None) -> None:
-        try:
-            if opening is not None:
-                await opening()
-        except BaseException as error:
-            run.refusal = error
-        run.accepted.set()
+    ) -> Lifetime[Frame]:
+        return Lifetime(
+            run=run,
+            source=source,
+            opening=opening,
+            closing=closing,
+            sink=sink,
+            turn=self._turn,
+            over=self._over,
+            limits=self._limits,
+            tasks=self._tasks,
+        )
 
     async def _turn(self, run: Run[Frame]) -> None:
-        """Wait until every run that was before this one in the line has ended, its save included."""
         line = self._lines[run.session_id]
         while line[0] is not run:
             await line[0].ended.wait()
 
-    async def _pull(self, run: Run[Frame], source: AsyncGenerator[Frame, None], sink: Sink[Frame] | None) -> None:
-        with watchdogs(run, self._limits, partial(self._ask, run)):
-            async for frame in source:
-                run.append(frame)
-                if sink is not None:
-                    await _to_client(sink.write(frame))
-                if run.log.size > self._limits.max_log_bytes:
-                    run.asked = run.asked or Ending(StopReason.LOG_LIMIT)
-                    return
-
-    def _judge(self, run: Run[Frame], failure: BaseException | None) -> Ending:
-        """Decide how the run ended: an asked-for stop first, then what the source or the client did."""
-        if run.asked is not None:
-            return run.asked
-        if failure is None:
-            return Ending()
-        if isinstance(failure, StreamFailed):
-            return Ending(failure.stop_reason)
-        if isinstance(failure, ClientGone):
-            return Ending(StopReason.CLIENT_DISCONNECT)
-        if isinstance(failure, asyncio.CancelledError) and run.task.cancelling():
-            return Ending(StopReason.SHUTDOWN if run.detached else StopReason.CLIENT_DISCONNECT)
-        _log.error("run %s failed", run.id, exc_info=failure)
-        return Ending(StopReason.INTERNAL_ERROR)
-
-    async def _end(
-        self,
-        run: Run[Frame],
-        source: AsyncGenerator[Frame, None],
-        closing: Closing[Frame] | None,
-        failure: BaseException | None,
-    ) -> None:
-        """End the run, once: close its source, save, announce, let the next one in."""
-        ending = run.ending
-        assert ending is not None
-        try:
-            await source.aclose()
-        except Exception:
-            _log.exception("run %s: its source didn't close well", run.id)
-        if closing is not None and run.refusal is None:
-            try:
-                for frame in await closing(ending, failure):
-                    run.log.append(frame)
-            except Exception:
-                _log.exception("run %s: its closing failed", run.id)
-        run.status = move(run.status, ending.status)
-        run.stop_reason = ending.stop_reason
-        run.ended_at = datetime.now(UTC)
+    def _over(self, run: Run[Frame]) -> None:
         self._leave_line(run)
-        run.ended.set()
-        run.wake()
         if run.refusal is not None:
             self._forget(run)
-        else:
-            asyncio.get_running_loop().call_later(self._limits.replay_grace_s, self._grace_over, run)
-            self.endings[ending] += 1
-            _log.info("run %s of session %s ended: %s %s", run.id, run.session_id, run.status, run.stop_reason or "")
+            return
+        asyncio.get_running_loop().call_later(self._limits.replay_grace_s, self._grace_over, run)
+        self.endings[Ending(run.stop_reason)] += 1
+        _log.info("run %s of session %s ended: %s %s", run.id, run.session_id, run.status, run.stop_reason or "")
 
     def _leave_line(self, run: Run[Frame]) -> None:
         line = self._lines[run.session_id]
@@ -404,10 +297,3 @@ class Runs(Generic[Frame]):
         for run in self._runs.values():  # in the order of admission
             if run.session_id == refused.session_id:
                 self._latest[run.session_id] = run
-
-
-async def _to_client(write: Awaitable[None]) -> None:
-    try:
-        await write
-    except ConnectionError as gone:
-        raise ClientGone from gone

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from odysseus.replay import Frame
@@ -14,8 +14,8 @@ __all__ = ["watchdogs"]
 
 
 @contextmanager
-def watchdogs(run: Run[Frame], limits: Limits, stop: Callable[[StopReason], None]) -> Iterator[None]:
-    """Call *stop* with the limit that *run* hits, until the block is left."""
+def watchdogs(run: Run[Frame], limits: Limits) -> Iterator[None]:
+    """Ask *run* to end when it hits one of the limits, until the block is left."""
     loop = asyncio.get_running_loop()
     idle: asyncio.TimerHandle
 
@@ -23,13 +23,13 @@ def watchdogs(run: Run[Frame], limits: Limits, stop: Callable[[StopReason], None
         nonlocal idle
         due = run.last_frame_at + limits.idle_timeout_s
         if loop.time() >= due:
-            stop(StopReason.IDLE_TIMEOUT)
+            run.ask(StopReason.IDLE_TIMEOUT)
         else:  # one timer a run, moved when it fires, not one a frame
             idle = loop.call_at(due, look)
 
     run.last_frame_at = loop.time()
     idle = loop.call_later(limits.idle_timeout_s, look)
-    wall = loop.call_later(limits.wall_clock_timeout_s, stop, StopReason.WALL_CLOCK_TIMEOUT)
+    wall = loop.call_later(limits.wall_clock_timeout_s, run.ask, StopReason.WALL_CLOCK_TIMEOUT)
     try:
         yield
     finally:

@@ -1,0 +1,149 @@
+"""A run's way from its admission to its end: the one path of both lifetimes.
+
+    admitted -> opening -> its turn in the session -> pulled -> source closed -> closing -> ended
+
+The two hooks, `opening` and `closing`, are carried through however often the run is cancelled; everything between
+them can be interrupted at any await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Generic
+
+from odysseus.errors import StreamFailed
+from odysseus.replay import Frame
+from odysseus.run import ClientGone, Closing, Limits, Opening, Run, Sink
+from odysseus.states import Ending, StopReason, move
+from odysseus.tasks import Tasks
+from odysseus.watchdogs import watchdogs
+
+__all__ = ["Lifetime"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lifetime(Generic[Frame]):
+    run: Run[Frame]
+    source: AsyncGenerator[Frame, None]
+    opening: Opening | None
+    closing: Closing[Frame] | None
+    sink: Sink[Frame] | None
+    """The one client of a direct run; None for a detached run."""
+    turn: Callable[[Run[Frame]], Awaitable[None]]
+    """Waits until every run that stood before this one in its session has ended."""
+    over: Callable[[Run[Frame]], None]
+    """Told that the run has ended, before anybody else is."""
+    limits: Limits
+    tasks: Tasks
+
+    async def live(self) -> None:
+        """Live it, in the task that pulls.
+
+        This is the root of the run: a cancel that its owner asked for turns into an ending here, and only here.
+        Anybody else's goes on up when the run has ended.
+        """
+        run, sink = self.run, self.sink
+        failure: BaseException | None = None
+        late: asyncio.CancelledError | None = None
+        opened = False
+        run.enter()
+        try:
+            await self.tasks.finish(self._open())
+            if run.refusal is None:
+                if sink is not None:
+                    await _to_client(sink.open(run))
+                    opened = True
+                await self.turn(run)
+                await self._pull()
+        except (asyncio.CancelledError, Exception) as error:
+            failure = error
+        run.ending = self._judge(failure)
+        pulled = len(run.log)
+        try:
+            await self.tasks.finish(self._end(run.ending, failure))
+        except asyncio.CancelledError as cancel:
+            late = cancel
+        if run.cancelled_by_us:
+            run.task.uncancel()
+        if run.task.cancelling():
+            raise failure if isinstance(failure, asyncio.CancelledError) else late or asyncio.CancelledError
+        if sink is not None and run.refusal is None and not isinstance(failure, ClientGone):
+            await self._take_leave(sink, pulled, opened=opened)
+
+    async def _open(self) -> None:
+        try:
+            if self.opening is not None:
+                await self.opening()
+        except BaseException as error:
+            self.run.refusal = error
+        self.run.accepted.set()
+
+    async def _pull(self) -> None:
+        run, sink = self.run, self.sink
+        with watchdogs(run, self.limits):
+            async for frame in self.source:
+                run.append(frame)
+                if sink is not None:
+                    await _to_client(sink.write(frame))
+                if run.log.size > self.limits.max_log_bytes:
+                    run.asked = run.asked or Ending(StopReason.LOG_LIMIT)
+                    return
+
+    def _judge(self, failure: BaseException | None) -> Ending:
+        """Decide how the run ended: an asked-for stop first, then what the source or the client did."""
+        run = self.run
+        if run.asked is not None:
+            return run.asked
+        if failure is None:
+            return Ending()
+        if isinstance(failure, StreamFailed):
+            return Ending(failure.stop_reason)
+        if isinstance(failure, ClientGone):
+            return Ending(StopReason.CLIENT_DISCONNECT)
+        if isinstance(failure, asyncio.CancelledError) and run.task.cancelling():
+            return Ending(StopReason.SHUTDOWN if run.detached else StopReason.CLIENT_DISCONNECT)
+        _log.error("run %s failed", run.id, exc_info=failure)
+        return Ending(StopReason.INTERNAL_ERROR)
+
+    async def _end(self, ending: Ending, failure: BaseException | None) -> None:
+        """End the run, once: close its source, save, announce, let the next one in."""
+        run = self.run
+        try:
+            await self.source.aclose()
+        except Exception:
+            _log.exception("run %s: its source didn't close well", run.id)
+        if self.closing is not None and run.refusal is None:
+            try:
+                for frame in await self.closing(ending, failure):
+                    run.log.append(frame)
+            except Exception:
+                _log.exception("run %s: its closing failed", run.id)
+        run.status = move(run.status, ending.status)
+        run.stop_reason = ending.stop_reason
+        run.ended_at = datetime.now(UTC)
+        self.over(run)
+        run.ended.set()
+        run.wake()
+
+    async def _take_leave(self, sink: Sink[Frame], pulled: int, *, opened: bool) -> None:
+        """Write the frames that came after the *pulled* ones, those of the ending, to a direct run's client."""
+        try:
+            if not opened:
+                await sink.open(self.run)
+            for frame in self.run.log.read(pulled, self.run.log.size):
+                await sink.write(frame)
+        except ConnectionError:
+            pass  # it left between the save and the last frame; the answer is complete and stored
+
+
+async def _to_client(write: Awaitable[None]) -> None:
+    try:
+        await write
+    except ConnectionError as gone:
+        raise ClientGone from gone
