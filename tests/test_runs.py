@@ -343,7 +343,6 @@ async def test_a_deleted_session_is_forgotten() -> None:
     await asyncio.sleep(1000)
 
 
-@pytest.mark.xfail(strict=True, reason="the grace timer of a forgotten run evicts the live run that has its id now")
 @virtual
 async def test_an_id_is_free_again_when_its_run_is_forgotten() -> None:
     """The forgotten run's grace time must not end the new one's."""

@@ -82,10 +82,18 @@ class EventStream(EventSourceResponse):
 
     def end(self) -> None:
         """Stop the pings. The stream itself ends when the handler returns it."""
-        if self._watch is not None:
-            self._watch.cancel()
         if self.prepared:
             self.stop_streaming()
+            transport = self._request.transport
+            if transport is not None and transport.get_write_buffer_size():
+                self._watch_over(transport)
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        try:
+            await super().write_eof(data)  # waits until the client has taken everything
+        finally:
+            if self._watch is not None:
+                self._watch.cancel()
 
     def _watch_over(self, transport: asyncio.Transport) -> None:
         if self._watch is None:
