@@ -99,7 +99,7 @@ async def recover(store: Store, saves: Saves) -> None:
     """Settle what an earlier process left: its spooled answers first, they know more than the last checkpoint."""
     if spooled := await saves.recover():
         _log.warning("%d answers of an earlier process went from the spool to the store", spooled)
-    if lost := await store.interrupt_streaming():
+    if lost := await store.interrupt_streaming(but=await saves.waiting()):
         _log.warning("%d answers of an earlier process were cut short by its death", lost)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -107,29 +107,42 @@ class Saves:
                 continue
             self.spooled += 1
             _log.error("message %s: the store didn't take the answer, it waits in the spool", final.message_id)
-            if self._emptying is None and not self._closed:
-                self._emptying = self._tasks.spawn(self._empty_when_possible())
+            self._keep_emptying()
             return
 
     async def recover(self) -> int:
-        """Give the store what the spool holds; return how many answers it took. Those it refuses stay in the spool."""
-        taken = 0
+        """Give the store what the spool holds; return how many answers it took.
+
+        Those it refuses stay, and are tried again until `close`.
+        """
+        taken = refused = 0
         for final in await self._spool.all():
             try:
                 async with asyncio.timeout(_ATTEMPT_S):
                     await self._finish(final)
             except Exception as error:
                 _log.warning("message %s can't leave the spool yet: %r", final.message_id, error)
+                refused += 1
             else:
                 await self._spool.remove(final.message_id)
                 taken += 1
+        if refused:
+            self._keep_emptying()
         return taken
+
+    async def waiting(self) -> Collection[str]:
+        """Return the ids of the messages that are in the spool."""
+        return {final.message_id for final in await self._spool.all()}
 
     def close(self) -> None:
         """Stop looking at the spool; what it holds is for the next start."""
         self._closed = True
         if self._emptying is not None:
             self._emptying.cancel()
+
+    def _keep_emptying(self) -> None:
+        if self._emptying is None and not self._closed:
+            self._emptying = self._tasks.spawn(self._empty_when_possible())
 
     async def _stored(self, final: Final) -> bool:
         for pause in (*_PAUSES_S, None):

@@ -94,7 +94,9 @@ class Service:
         turn, upstream = await self._turn(request, detached=True)
         # No await from here to the start: the same request, sent twice at once, must find the first one's run.
         run = self.runs.get(turn.run_id)
-        if run is None:
+        if run is not None:
+            _check_session(run, request)
+        else:
             generation = Generation(turn, upstream, self.store, self._saves, self._tasks)
             run = self.runs.start(
                 turn.session_id,
@@ -118,6 +120,7 @@ class Service:
             return joined
         turn, upstream = await self._turn(request, detached=False)
         if (run := self.runs.get(turn.run_id)) is not None:
+            _check_session(run, request)
             return run
         generation = Generation(turn, upstream, self.store, self._saves, self._tasks)
         await self.runs.direct(
@@ -136,8 +139,8 @@ class Service:
         if request.run_id is None:
             return None
         found = self.runs.get(request.run_id) or await self.store.answer_of(request.run_id)
-        if found is not None and request.session_id not in (None, found.session_id):
-            raise InvalidField("run_id", "belongs to a run of another session")
+        if found is not None:
+            _check_session(found, request)
         if isinstance(found, Run):
             await found.wait_accepted()
         return found
@@ -337,6 +340,11 @@ def generation_of(run: Run[bytes]) -> Generation:
     """Return what *run* carries: the service starts no other runs."""
     assert isinstance(run.about, Generation)
     return run.about
+
+
+def _check_session(found: Run[bytes] | Message, request: Request) -> None:
+    if request.session_id not in (None, found.session_id):
+        raise InvalidField("run_id", "belongs to a run of another session")
 
 
 def snapshot_of(message: Message) -> bytes:

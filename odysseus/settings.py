@@ -12,7 +12,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from odysseus.errors import SettingsError
@@ -22,8 +32,18 @@ __all__ = ["Settings", "UpstreamSettings"]
 _PREFIX = "ODYSSEUS_"
 _CONFIG = f"{_PREFIX}CONFIG"
 
+
+def _sendable(key: SecretStr) -> SecretStr:
+    """Return the key without what a file may have put around it. Raises `ValueError` if no header can hold it."""
+    value = key.get_secret_value().strip()
+    if not all("!" <= character <= "~" for character in value):
+        raise ValueError("holds a character that can't be sent")
+    return SecretStr(value)
+
+
 Seconds = Annotated[float, Field(gt=0, le=10_000_000)]
 Count = Annotated[int, Field(ge=1)]
+Key = Annotated[SecretStr, AfterValidator(_sendable)]
 Names = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -34,7 +54,7 @@ class UpstreamSettings(BaseModel):
 
     name: str
     url: HttpUrl
-    api_key: SecretStr | None = None
+    api_key: Key | None = None
     models: tuple[str, ...] = ()
 
 
@@ -53,7 +73,7 @@ class Settings(BaseSettings):
     upstream_url: HttpUrl | None = Field(
         None, description="an OpenAI-compatible model server, up to and with `/v1`; unset: the demo model"
     )
-    upstream_api_key: SecretStr | None = Field(None, description="its key")
+    upstream_api_key: Key | None = Field(None, description="its key")
     upstream_models: Names = Field((), description="its models, comma-separated, the default first; unset: it is asked")
     upstreams: tuple[UpstreamSettings, ...] = Field(
         (), description="more model servers; in the file: `[[upstreams]]` with `name`, `url`, `api_key`, `models`"
@@ -75,7 +95,7 @@ class Settings(BaseSettings):
     @classmethod
     def load(cls) -> Settings:
         """Read the environment, and the file that `ODYSSEUS_CONFIG` names. Raises `SettingsError`."""
-        known = {f"{_PREFIX}{name.upper()}" for name in cls.model_fields} | {_CONFIG}
+        known = {f"{_PREFIX}{name.upper()}" for name in cls.model_fields if name != "upstreams"} | {_CONFIG}
         for name in os.environ:
             if name.upper().startswith(_PREFIX) and name.upper() not in known:
                 raise SettingsError(name, f"no such setting{_meant(name.upper(), known)}")
@@ -149,7 +169,7 @@ class _File(PydanticBaseSettingsSource):
                 return tomllib.load(file)
         except OSError as error:
             raise SettingsError(_CONFIG, f"{path} can't be read: {error.strerror}") from error
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingsError(_CONFIG, f"{path} isn't TOML: {error}") from error
 
 
@@ -159,7 +179,8 @@ def _settings_error(error: ValidationError) -> SettingsError:
     setting = f"{_PREFIX}{name.upper()}" if f"{_PREFIX}{name.upper()}" in os.environ else ".".join((name, *inner))
     if first["type"] == "extra_forbidden":
         return SettingsError(setting, f"no such setting{_meant(name, set(Settings.model_fields))}")
-    got = "" if "key" in name or "key" in inner else f" (got {str(first['input'])!r})"
+    shown = isinstance(first["input"], str | int | float) and not any("key" in part for part in (name, *inner))
+    got = f" (got {str(first['input'])!r})" if shown else ""
     return SettingsError(setting, f"{first['msg'][0].lower()}{first['msg'][1:]}{got}")
 
 

@@ -18,7 +18,9 @@ QUEUE, REPLACE = IfBusy.QUEUE, IfBusy.REPLACE
 LIFETIMES = pytest.mark.parametrize("direct", [False, True], ids=["detached", "direct"])
 
 
-def launch(runs: Runs[str], script: Script, run_id: str, if_busy: IfBusy, *, direct: bool) -> asyncio.Task[object]:
+def launch(
+    runs: Runs[str], script: Script, run_id: str, if_busy: IfBusy, *, direct: bool, client: Client | None = None
+) -> asyncio.Task[object]:
     """Start a run in either lifetime; the task ends with it, and raises what its opening raised."""
 
     async def detached() -> None:
@@ -26,7 +28,9 @@ def launch(runs: Runs[str], script: Script, run_id: str, if_busy: IfBusy, *, dir
         await asyncio.shield(run.task)
         await run.wait_accepted()
 
-    return asyncio.create_task(script.direct(runs, Client(), run_id, if_busy=if_busy) if direct else detached())
+    if not direct:
+        return asyncio.create_task(detached())
+    return asyncio.create_task(script.direct(runs, client or Client(), run_id, if_busy=if_busy))
 
 
 def assert_one_by_one(*scripts: Script) -> None:
@@ -157,7 +161,7 @@ async def test_a_refused_opening(direct: bool) -> None:
     runs, refused = Runs[str](), Script(opening_s=1, refuses=StoreError("the disk is full"))
     run = Script().start(runs)
     await run.task
-    launched = launch(runs, refused, "no", IfBusy.REJECT, direct=direct)
+    launched = launch(runs, refused, "no", IfBusy.REJECT, direct=direct, client=(client := Client()))
     await asyncio.sleep(0.5)
     live = runs.latest("s")
     assert live is not None and live.id == "no"
@@ -165,7 +169,7 @@ async def test_a_refused_opening(direct: bool) -> None:
     with pytest.raises(StoreError, match="the disk is full"):
         await launched
     assert await reader == []
-    assert refused.notes == ["opening"]
+    assert (refused.notes, client.calls) == (["opening"], [])
     assert (runs.get("no"), runs.latest("s"), runs.current("s"), runs.all()) == (None, run, run, (run,))
     assert runs.endings == {Ending(): 1}
     assert await collect(runs) == ["a", "b", "c", "last", "end None"]

@@ -226,6 +226,9 @@ def test_recover_keeps_what_the_store_does_not_take() -> None:
         house = House(Store("fails", "works"), MemorySpool(held=[OTHER, FINAL]))
         assert await house.saves.recover() == 1
         assert (house.store.rows, house.spool.held) == ({"msg_1": FINAL}, {"msg_2": OTHER})
+        assert await house.saves.waiting() == {"msg_2"}
+        await asyncio.sleep(5.1)  # it doesn't wait for the next start
+        assert (list(house.store.rows), house.spool.held) == (["msg_1", "msg_2"], {})
 
     run_virtual(main())
 

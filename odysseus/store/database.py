@@ -28,6 +28,7 @@ __all__ = ["Database", "database_url"]
 _SETTING = "ODYSSEUS_DATABASE_URL"
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 _MIGRATIONS = Path(__file__).with_name("migrations")
+_MIGRATION_LOCK = 0x0D155E05  # any number that nobody else uses
 _CLOSE_S = 5.0
 _CONNECT_S = 5.0
 _STATEMENT_S = 60.0  # a migration may take its time
@@ -40,12 +41,16 @@ def database_url(setting: str) -> sa.URL:
     """Return *setting* (`sqlite:///..`, `postgresql://..`) with the driver we use. Raises `SettingsError`."""
     try:
         url = sa.make_url(setting)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise SettingsError(_SETTING, "not a URL; it looks like sqlite:///file or postgresql://host/name") from None
     if url.drivername not in _DRIVERS:
         raise SettingsError(_SETTING, f"{url.drivername}: only sqlite and postgresql are supported")
-    if url.drivername == "sqlite" and not url.database:
+    if url.drivername == "sqlite" and (not url.database or url.database == ":memory:"):
         raise SettingsError(_SETTING, "names no file; a database in memory would lose every answer")
+    if url.drivername == "sqlite" and url.host:
+        raise SettingsError(_SETTING, "a file has no host: write sqlite:///file, or sqlite:////folder/file")
+    if "sslmode" in url.query:  # libpq's word for it, which asyncpg doesn't know in a query
+        url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": url.query["sslmode"]})
     return url.set(drivername=_DRIVERS[url.drivername])
 
 
@@ -70,12 +75,13 @@ class Database:
 
     async def open(self) -> None:
         """Bring the tables up to date. Raises `SettingsError` when that can't be."""
-        if self._writer is not None and self._url.database is not None:
-            Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
         try:
+            if self.dialect == "sqlite" and self._url.database is not None:
+                Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
             await self._transaction(lambda connection: connection.run_sync(_migrate), write=True)
-        except (SQLAlchemyError, OSError, sqlite3.Error) as error:
-            raise SettingsError(_SETTING, f"can't open {self._url!r}: {_first_line(error)}") from error
+        except (SQLAlchemyError, OSError, sqlite3.Error, TypeError) as error:  # TypeError: an option unknown to asyncpg
+            place = self._url.set(query={})  # a query can hold a password
+            raise SettingsError(_SETTING, f"can't open {place!r}: {_first_line(error)}") from error
 
     async def close(self) -> None:
         await self._tasks.drain(_CLOSE_S)
@@ -125,6 +131,8 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 
 def _migrate(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":  # two services that start at once: one migrates, the other waits for it
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection

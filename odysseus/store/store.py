@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -63,11 +63,14 @@ class Store:
         statement = _streaming(values.pop("message_id")).values(values)
         return (await self._database.write(lambda connection: connection.execute(statement))).rowcount == 1
 
-    async def interrupt_streaming(self) -> int:
-        """End what a dead process left `streaming`, as `node_lost` with its last checkpoint; return how many."""
+    async def interrupt_streaming(self, *, but: Collection[str] = ()) -> int:
+        """End what a dead process left `streaming`, as `node_lost` with its last checkpoint; return how many.
+
+        *but* are messages to leave alone, because their endings are known and only wait to be stored.
+        """
         statement = (
             messages.update()
-            .where(messages.c.status == Status.STREAMING)
+            .where(messages.c.status == Status.STREAMING, messages.c.id.not_in(but))
             .values(status=Status.INTERRUPTED, stop_reason=StopReason.NODE_LOST, ended_at=now())
         )
         return (await self._database.write(lambda connection: connection.execute(statement))).rowcount

@@ -22,18 +22,28 @@ class Utc(sa.types.TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
+class Id(sa.types.TypeDecorator[str]):
+    """An id. One with a NUL, which PostgreSQL refuses, is one that nothing has."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        return None if value is None else value.replace("\0", "\ufffd")
+
+
 metadata = sa.MetaData()
 
 sessions = sa.Table(
     "sessions",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("id", Id, primary_key=True),
     sa.Column("title", sa.Text),
     sa.Column("model", sa.Text),
     sa.Column("system", sa.Text),
     sa.Column("created_at", Utc, nullable=False),
     sa.Column("updated_at", Utc, nullable=False),
-    sa.Column("compare_id", sa.Text),
+    sa.Column("compare_id", Id),
     sa.Index("sessions_newest", "updated_at", "id"),
 )
 
@@ -42,8 +52,8 @@ messages = sa.Table(
     metadata,
     # The order of a session's messages: ids say nothing, and two messages of one turn share their time.
     sa.Column("n", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
-    sa.Column("id", sa.Text, nullable=False, unique=True),
-    sa.Column("session_id", sa.Text, sa.ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("id", Id, nullable=False, unique=True),
+    sa.Column("session_id", Id, sa.ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False),
     sa.Column("role", sa.Text, nullable=False),
     sa.Column("content", sa.Text, nullable=False),
     sa.Column("reasoning", sa.Text, nullable=False),
@@ -51,7 +61,7 @@ messages = sa.Table(
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("stop_reason", sa.Text),
     sa.Column("model", sa.Text),
-    sa.Column("run_id", sa.Text, unique=True),
+    sa.Column("run_id", Id, unique=True),
     sa.Column("mode", sa.Text),
     sa.Column("detached", sa.Boolean),
     sa.Column("finish_reason", sa.Text),
@@ -73,7 +83,7 @@ messages = sa.Table(
 compares = sa.Table(
     "compares",
     metadata,
-    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("id", Id, primary_key=True),
     sa.Column("prompt", sa.Text, nullable=False),
     sa.Column("mode", sa.Text, nullable=False),
     sa.Column("created_at", Utc, nullable=False),
@@ -82,9 +92,9 @@ compares = sa.Table(
 compare_panes = sa.Table(
     "compare_panes",
     metadata,
-    sa.Column("compare_id", sa.Text, sa.ForeignKey("compares.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("compare_id", Id, sa.ForeignKey("compares.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("session_id", sa.Text, nullable=False),
+    sa.Column("session_id", Id, nullable=False),
     sa.Column("model", sa.Text, nullable=False),
     sa.Column("claimed_at", Utc),
 )

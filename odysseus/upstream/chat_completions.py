@@ -18,6 +18,8 @@ from odysseus.upstream import Ask, Finish, Piece, Reasoning, Text, Tokens
 
 __all__ = ["AnswerDecoder", "request_body"]
 
+_MAX_COUNT = 2**53  # what JavaScript can hold
+
 
 def request_body(ask: Ask) -> bytes:
     options = {"temperature": ask.temperature, "max_tokens": ask.max_tokens}
@@ -78,7 +80,8 @@ class AnswerDecoder:
             raise UpstreamError("upstream_protocol", "the model server sent something that isn't a chunk of an answer")
         if (error := chunk.get("error")) is not None:
             raise _error_inside(error)
-        for choice in chunk.get("choices") or ():
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
             yield from self._choice(choice)
         if isinstance(usage := chunk.get("usage"), dict):
             yield Tokens(
@@ -101,7 +104,7 @@ class AnswerDecoder:
                 yield Text(_storable(text))
         if isinstance(reason := choice.get("finish_reason"), str):
             self._finished = True
-            yield Finish(reason)
+            yield Finish(_storable(reason))
 
 
 def _json(data: bytes) -> Any:
@@ -113,7 +116,7 @@ def _json(data: bytes) -> Any:
         pass
     try:
         return json.loads(data.decode("utf-8", "replace"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UpstreamError("upstream_protocol", "the model server sent something that isn't JSON") from None
 
 
@@ -136,7 +139,7 @@ def _error_inside(error: object) -> UpstreamError:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) else 0
+    return value if type(value) is int and abs(value) <= _MAX_COUNT else 0
 
 
 def _joined(pieces: list[Piece]) -> list[Piece]:

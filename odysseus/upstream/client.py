@@ -178,7 +178,7 @@ class Client:
             except TimeoutError as error:
                 raise UpstreamError("upstream_timeout", "the model server fell silent") from error
             except (aiohttp.ClientError, OSError) as error:
-                _log.warning("model server %s: the answer broke off: %r", self.name, error)
+                _log.warning("model server %s: the answer broke off: %s", self.name, self._told(error))
                 raise UpstreamError("upstream_protocol", "the connection to the model server broke") from error
             finally:
                 if not response.content.at_eof() and response.connection is not None:
@@ -191,9 +191,9 @@ class Client:
         """Raise `_Retry` or `UpstreamError` unless *response* is an answer."""
         if response.status == 200 and response.content_type not in ("text/html", "application/problem+json"):
             return
-        text = (await response.content.read(_PROBLEM_BYTES)).decode("utf-8", "replace")
-        if self._key:
-            text = text.replace(self._key, "***")
+        # So much more is read that a key which begins in what is logged is whole, and so is found.
+        body = await response.content.read(_PROBLEM_BYTES + len(self._key or ""))
+        text = self._without_key(body.decode("utf-8", "replace"))[:_PROBLEM_BYTES]
         _log.warning("model server %s answered %d %s: %s", self.name, response.status, response.content_type, text)
         if response.status == 200:
             raise UpstreamError("upstream_protocol", "the model server's answer isn't a stream of events")
@@ -202,8 +202,15 @@ class Client:
             raise _Retry(error, _retry_after_s(response.headers.get("Retry-After")))
         raise error
 
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
+    def _told(self, error: Exception) -> str:
+        """Return what may be logged of *error*: some of aiohttp's hold the request's headers, and so the key."""
+        return self._without_key(f"{type(error).__name__}: {error}")
+
     def _unreachable(self, error: Exception) -> UpstreamError:
-        _log.warning("model server %s at %s: %r", self.name, self._url, error)
+        _log.warning("model server %s at %s: %s", self.name, self._url, self._told(error))
         if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
             return UpstreamError("upstream_timeout", "the model server didn't answer in time")
         return UpstreamError("upstream_unreachable", "the model server can't be reached")
@@ -213,7 +220,7 @@ def _retry_after_s(header: str | None) -> float | None:
     """Return the seconds a `Retry-After` asks for; it may also hold a date. Source: RFC 9110, section 10.2.3."""
     if header is None:
         return None
-    if header.strip().isdigit():
+    if header.isascii() and header.strip().isdigit():
         return float(header)
     try:
         return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())

@@ -42,6 +42,7 @@ class EventStream(EventSourceResponse):
             self.force_close()
         self._request = request
         self._limit_s = settings.send_timeout_s
+        self._begun = False
         self._written = 0
         self._watch: asyncio.TimerHandle | None = None  # set while the client has something to take
 
@@ -56,6 +57,7 @@ class EventStream(EventSourceResponse):
             raise ConnectionResetError("the client left before its stream began")
         self._request["streaming"] = True
         await self.prepare(self._request)
+        self._begun = True
         await self.write(_READY)
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -82,7 +84,7 @@ class EventStream(EventSourceResponse):
 
     def end(self) -> None:
         """Stop the pings. The stream itself ends when the handler returns it."""
-        if self.prepared:
+        if self._begun:
             self.stop_streaming()
             transport = self._request.transport
             if transport is not None and transport.get_write_buffer_size():

@@ -1,0 +1,214 @@
+"""What must hold of every schedule when it is over: DESIGN, section 2, as far as frames and rows can tell."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import orjson
+
+from odysseus.messages import Turn
+from odysseus.run import IfBusy, Limits, Run
+from odysseus.states import Ending, Status, StopReason
+from tests.simulation.world import Client, End, Model, Row, Store, World
+
+__all__ = ["Call", "Subscriber", "check"]
+
+_DONE = b"data: [DONE]\n\n"
+_EPSILON = 1e-9  # a save's pauses aren't multiples of a tick
+
+
+@dataclass(eq=False)
+class Call:
+    """One request for a turn, and what became of it."""
+
+    turn: Turn
+    if_busy: IfBusy
+    model: Model
+    client: Client
+    task: asyncio.Task[None] | None = None  # None: it hasn't arrived
+    run: Run[bytes] | None = None
+    accepted: bool = False
+    cancelled: bool = False  # its task was cancelled while it ran
+    left_at: float | None = None  # when a direct one's client left a run whose ending was open
+    stopped: bool = False  # the first to ask its run to stop was a user
+    closings: list[tuple[Ending, float]] = field(default_factory=list)
+    ended: bool = False  # somebody has seen its end
+    seen_at: list[float] = field(default_factory=list)  # when each frame could be seen
+    lengths: list[int] = field(default_factory=list)  # of its log, 1.2 s and 0.2 s before a kill
+
+    @property
+    def id(self) -> str:
+        return self.turn.run_id
+
+    @property
+    def log(self) -> list[bytes]:
+        return [] if self.run is None else frames_of(self.run)
+
+
+@dataclass(eq=False)
+class Subscriber:
+    run: Run[bytes]
+    start: int
+    got: list[bytes] = field(default_factory=list)
+    whole: bool = False
+    """It came to its end; otherwise it left."""
+
+
+def frames_of(run: Run[bytes]) -> list[bytes]:
+    return list(run.log.read(0, 2**62))
+
+
+def check(
+    world: World,
+    store: Store,
+    calls: Sequence[Call],
+    subscribers: Sequence[Subscriber],
+    limits: Limits,
+    *,
+    killed: bool,
+) -> None:
+    for call in calls:
+        row = store.rows.get(call.turn.message_id)
+        broken = _broken(call, row, calls, limits, killed=killed)
+        for promise in broken:
+            world.expect(False, f"{call.id}: {promise}")
+        world.say(f"{call.id}: {row and row.status} {row and row.stop_reason}, {len(call.log)} frames")
+    for nth, subscriber in enumerate(subscribers):
+        frames = frames_of(subscriber.run)[subscriber.start :]
+        got, name = subscriber.got, f"subscriber {nth} of {subscriber.run.id}"
+        world.expect(got == (frames if subscriber.whole else frames[: len(got)]), f"{name} got {got}, not {frames}")
+        world.expect(not (subscriber.whole and got) or got[-1].endswith(_DONE), f"{name} wasn't told of the end")
+        world.say(f"{name} got {len(got)} of {len(frames)}")
+
+
+def _broken(call: Call, row: Row | None, calls: Sequence[Call], limits: Limits, *, killed: bool) -> list[str]:
+    """Return the promises that *call* shows to be broken."""
+    if row is None:
+        left = call.accepted or call.closings or call.log or call.model.opened_at is not None
+        return ["it was refused, and left something"] if left else []
+    if not call.accepted and not killed:
+        return ["it was refused, and is stored"]
+    promises = {
+        f"it was ended {row.finishes} times": row.finishes == 1,
+        f"its status is {row.status}, its reason {row.stop_reason}": row.status is Ending(row.stop_reason).status,
+        "its upstream is open": killed or not call.model.open,
+    }
+    if killed and not call.ended:
+        promises |= _killed(call, row)
+    else:
+        promises |= _ended(call, row, calls, limits, killed=killed)
+    return [promise for promise, kept in promises.items() if not kept]
+
+
+def _killed(call: Call, row: Row) -> dict[str, bool]:
+    text = _text(call.log)
+    if row.stop_reason is not StopReason.NODE_LOST:
+        return {
+            "it ended as nobody asked": [ending.stop_reason for ending, _ in call.closings] == [row.stop_reason],
+            "its last save isn't whole": row.content == text,
+        }
+    old, recent = (len(_text(call.log[:length])) for length in call.lengths)
+    excused = row.troubled or bool(call.closings)  # its last save had begun, and no checkpoint comes after that
+    return {
+        "what was saved was never streamed": text.startswith(row.content),
+        "its checkpoint is more than a second old": excused or len(row.content) >= old,
+        "its checkpoint is more than 2 KB behind": excused or recent - len(row.content) < 2048,
+    }
+
+
+def _ended(call: Call, row: Row, calls: Sequence[Call], limits: Limits, *, killed: bool) -> dict[str, bool]:
+    run, frames, client, model = call.run, call.log, call.client, call.model
+    if run is None or len(call.closings) != 1:
+        return {f"it was closed {len(call.closings)} times": False}
+    [(ending, closing_at)] = call.closings
+    asked_at = min((at for at in (run.stop_asked_at, call.left_at) if at is not None), default=None)
+    tail = 2 if row.status is Status.ERROR else 1  # frames of its ending
+    silence_s = closing_at - ([0, *call.seen_at[:-tail]])[-1]
+    partly = killed or call.cancelled or client.broken or call.turn.detached
+    reason = row.stop_reason
+    stopped = StopReason.USER_STOP if call.stopped else StopReason.CLIENT_DISCONNECT
+    undisputed = call.stopped or (call.left_at is not None and run.stop_asked_at is None)
+    return {
+        f"it is {run.status} here, {row.status} there": run.status is ending.status is row.status,
+        f"it ended {run.stop_reason}, saved {reason}": run.stop_reason is ending.stop_reason is reason,
+        f"it ended {reason} without a cause": _caused(call, reason, closing_at, silence_s, calls, limits),
+        f"it ended {reason}, not {stopped}": not undisputed or reason is stopped,
+        "its silence was too long": model.opened_at is None or silence_s <= limits.idle_timeout_s + _EPSILON,
+        "it took too long": model.opened_at is None or closing_at - model.opened_at <= limits.wall_clock_timeout_s,
+        "its log is too long": sum(map(len, frames[: -tail - 1])) <= limits.max_log_bytes,
+        "its content isn't what was streamed": row.content == _text(frames),
+        "its parts aren't what was streamed": row.parts == _parts(frames),
+        "its events aren't counted": row.events == len(frames),
+        "its frames aren't numbered": all(
+            frame.startswith(b"id: %b.%d\ndata: {" % (call.id.encode(), seq)) for seq, frame in enumerate(frames)
+        ),
+        "its frames don't tell what happened": _tells(call, frames, row),
+        "its upstream outlived the stop": asked_at is None or model.closed_at is None or model.closed_at <= asked_at,
+        "its client got something else": client.got == (frames[: len(client.got)] if partly else frames),
+    }
+
+
+def _caused(
+    call: Call, reason: StopReason | None, at: float, silence_s: float, calls: Sequence[Call], limits: Limits
+) -> bool:
+    match reason:
+        case None:
+            return call.model.end is End.COMPLETE
+        case StopReason.USER_STOP:
+            return call.stopped
+        case StopReason.CLIENT_DISCONNECT:
+            return not call.turn.detached and (call.cancelled or call.client.broken)
+        case StopReason.REPLACED:
+            same = (other for other in calls if other.turn.session_id == call.turn.session_id and other is not call)
+            return any(other.if_busy is IfBusy.REPLACE and other.run is not None for other in same)
+        case StopReason.IDLE_TIMEOUT:
+            return silence_s >= limits.idle_timeout_s - _EPSILON
+        case StopReason.WALL_CLOCK_TIMEOUT:
+            return at >= limits.wall_clock_timeout_s
+        case StopReason.LOG_LIMIT:
+            return sum(map(len, call.log[:-1])) > limits.max_log_bytes
+        case StopReason.UPSTREAM_ERROR:
+            return call.model.end is End.FAILS
+        case StopReason.INTERNAL_ERROR:
+            return call.model.end is End.BUG or call.model.opened_at is None
+        case StopReason.SHUTDOWN:
+            return True  # every schedule that isn't killed is drained
+        case _:
+            return False
+
+
+def _tells(call: Call, frames: Sequence[bytes], row: Row) -> bool:
+    """Whether the frames begin with `started` if it was pulled, and end with the error, if any, `ended`, `[DONE]`."""
+    events = _events(frames)
+    types = [event["type"] for event in events]
+    failed = ["error"] if row.status is Status.ERROR else []
+    last = events[-1] if events else {}
+    return (
+        types[len(types) - len(failed) - 1 :] == [*failed, "ended"]
+        and types.count("ended") == b"".join(frames).count(_DONE) == 1
+        and frames[-1].endswith(_DONE)
+        and (call.model.opened_at is None or types[0] == "started")
+        and (last["status"], last["stop_reason"], last["message_id"])
+        == (row.status, row.stop_reason, call.turn.message_id)
+    )
+
+
+def _events(frames: Sequence[bytes]) -> list[Any]:
+    return [orjson.loads(frame.split(b"\n", 2)[1].removeprefix(b"data: ")) for frame in frames]
+
+
+def _text(frames: Sequence[bytes]) -> str:
+    return "".join(event["text"] for event in _events(frames) if event["type"] == "delta")
+
+
+def _parts(frames: Sequence[bytes]) -> list[Any]:
+    pieces = (event for event in _events(frames) if event["type"] in ("delta", "reasoning"))
+    return [
+        {"type": "text" if kind == "delta" else kind, "text": "".join(piece["text"] for piece in same)}
+        for kind, same in groupby(pieces, itemgetter("type"))
+    ]

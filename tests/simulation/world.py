@@ -1,0 +1,281 @@
+"""What the simulated service stands in: a store, a spool, model servers and clients that misbehave on command.
+
+Times are multiples of `TICK`, whose sums are exact: much happens in the same instant, and in every order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from random import Random
+
+from odysseus.errors import StoreError, UpstreamError
+from odysseus.events import Part, UsageCount
+from odysseus.messages import Final, Message, Role, Turn
+from odysseus.messages import now as today
+from odysseus.run import Run
+from odysseus.states import Status, StopReason
+from odysseus.upstream import Ask, Finish, Piece, Tokens
+
+__all__ = ["TICK", "Client", "End", "Killed", "Model", "Row", "Spool", "Store", "Weather", "World"]
+
+TICK = 1 / 16
+
+
+class Killed(BaseException):
+    """The process is dead: whatever it still asks of the store or the spool never happens."""
+
+
+class World:
+    """Outlives the process. Whoever sees a promise broken says so here; `said` is the story, *tell* hears it live."""
+
+    def __init__(self, tell: Callable[[str], None] | None) -> None:
+        self.dead = False
+        self.broken: list[str] = []
+        self.said: list[str] = []
+        self._tell = tell
+
+    def say(self, what: str) -> None:
+        if not self.dead:
+            self.said.append(f"{time():9.4f} {what}")
+            if self._tell is not None:
+                self._tell(self.said[-1])
+
+    def expect(self, promise: bool, otherwise: str) -> None:
+        if not promise and not self.dead:
+            self.broken.append(otherwise)
+            self.say(f"BROKEN: {otherwise}")
+
+
+def time() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def steps(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class Weather:
+    """What one disk goes through: *outages* are (from, until, kind), and every call takes a moment of *rng*'s.
+
+    Kinds: `slow`; `down` (each call fails); `deaf` (a write is done, and then fails); `hung` (until it is over).
+    """
+
+    def __init__(self, world: World, rng: Random, outages: Sequence[tuple[float, float, str]]) -> None:
+        self._world, self._rng, self.outages = world, rng, outages
+
+    async def pass_over(self, error: Exception) -> Exception | None:
+        """Let one call through; return what it must raise when it has done its work, for a deaf disk."""
+        if self._world.dead:
+            raise Killed
+        kind, until = next(((kind, until) for since, until, kind in self.outages if since <= time() < until), ("", 0.0))
+        pause = self._rng.choice((0, 0, 1, 1, 2))
+        if kind == "slow":
+            pause += 16 + self._rng.randrange(48)
+        elif kind == "hung":
+            pause += int((until - time()) / TICK)
+        await asyncio.sleep(pause * TICK)
+        if kind == "down":
+            raise error
+        if self._world.dead:
+            raise Killed
+        return error if kind == "deaf" else None
+
+
+@dataclass(slots=True)
+class Row:
+    """An answer's message."""
+
+    turn: Turn
+    status: Status = Status.STREAMING
+    stop_reason: StopReason | None = None
+    content: str = ""
+    parts: list[Part] = field(default_factory=list)
+    events: int | None = None
+    finishes: int = 0
+    """How often its status changed."""
+    troubled: bool = False
+    """A checkpoint of it failed, or took more than two ticks."""
+    checkpoint_since: float | None = None
+    """When the checkpoint began that is being written."""
+
+
+class Store:
+    """Obeys `Transcript`, and ends messages by compare-and-set."""
+
+    def __init__(self, world: World, weather: Weather) -> None:
+        self.world, self.weather = world, weather
+        self.rows: dict[str, Row] = {}
+        self.on_finish: Callable[[str], None] = lambda message_id: None
+        """Called with an answer that is about to be saved."""
+        self.on_pull: Callable[[str], None] = lambda message_id: None
+        """Called with an answer that is about to be asked for."""
+
+    async def begin(self, turn: Turn) -> None:
+        if (error := await self.weather.pass_over(StoreError("begin"))) is not None:
+            raise error
+        self.world.expect(turn.message_id not in self.rows, f"{turn.run_id} was begun twice")
+        self.rows[turn.message_id] = Row(turn)
+        self.world.say(f"{turn.run_id} is stored")
+
+    async def history(self, turn: Turn) -> Sequence[Message]:
+        self.on_pull(turn.message_id)
+        await self.weather.pass_over(StoreError("history"))
+        return [
+            Message(
+                id=f"{row.turn.message_id}-user",
+                session_id=turn.session_id,
+                role=Role.USER,
+                content=row.turn.text,
+                reasoning="",
+                parts=[],
+                status=Status.DONE,
+                created_at=today(),
+            )
+            for row in self.rows.values()
+            if row.turn.session_id == turn.session_id
+        ]
+
+    async def checkpoint(self, message_id: str, content: str, reasoning: str, parts: list[Part]) -> None:
+        row, began = self.rows[message_id], time()
+        row.checkpoint_since = began
+        try:
+            error = await self.weather.pass_over(StoreError("checkpoint"))
+            if self.streams(row):
+                row.content, row.parts = content, parts
+            if error is not None:
+                raise error
+        except Exception:
+            row.troubled = True
+            raise
+        row.checkpoint_since = None
+        row.troubled |= time() - began > 2 * TICK
+
+    async def finish(self, final: Final) -> bool:
+        self.on_finish(final.message_id)
+        error = await self.weather.pass_over(StoreError("finish"))
+        row = self.rows[final.message_id]
+        if changes := self.streams(row):
+            row.status, row.stop_reason, row.events = final.status, final.stop_reason, final.events
+            row.content, row.parts = final.content, final.parts
+            row.finishes += 1
+            self.world.say(f"{row.turn.run_id} is saved as {final.status}")
+        if error is not None:
+            raise error
+        return changes
+
+    def streams(self, row: Row) -> bool:
+        """The condition under which an answer may be written."""
+        return row.status is Status.STREAMING
+
+    async def interrupt_streaming(self, *, but: Collection[str] = ()) -> int:
+        error = await self.weather.pass_over(StoreError("interrupt_streaming"))
+        lost = [row for key, row in self.rows.items() if row.status is Status.STREAMING and key not in but]
+        for row in lost:
+            row.status, row.stop_reason = Status.INTERRUPTED, StopReason.NODE_LOST
+            row.finishes += 1
+            self.world.say(f"{row.turn.run_id} is lost")
+        if error is not None:
+            raise error
+        return len(lost)
+
+
+class Spool:
+    def __init__(self, world: World, weather: Weather) -> None:
+        self.world, self.weather = world, weather
+        self.held: dict[str, Final] = {}
+
+    async def put(self, final: Final) -> None:
+        error = await self.weather.pass_over(OSError("put"))
+        self.held[final.message_id] = final
+        self.world.say(f"{final.message_id} is spooled")
+        if error is not None:
+            raise error
+
+    async def all(self) -> list[Final]:
+        found = list(self.held.values())
+        await self.weather.pass_over(OSError("all"))  # what it read may be old when it is handed over
+        return found
+
+    async def remove(self, message_id: str) -> None:
+        await self.weather.pass_over(OSError("remove"))
+        self.held.pop(message_id, None)
+
+
+class End(Enum):
+    """How a model's answer ends."""
+
+    COMPLETE = "complete"
+    FAILS = "fails"
+    BUG = "bug"
+    HANGS = "hangs"
+
+
+class Model:
+    """One model server that plays one answer: *reads* are (ticks of silence, what comes then)."""
+
+    def __init__(
+        self, world: World, name: str, reads: Sequence[tuple[int, Sequence[Piece]]], end: End, leave: int
+    ) -> None:
+        self.world, self.name, self.reads, self.end = world, name, reads, end
+        self._leave = leave  # steps that its close takes
+        self.opened_at: float | None = None
+        self.closed_at: float | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.opened_at is not None and self.closed_at is None
+
+    async def ask(self, ask: Ask) -> AsyncGenerator[Sequence[Piece], None]:
+        self.world.expect(self.opened_at is None, f"{self.name} was asked twice")
+        self.opened_at = time()
+        self.world.say(f"{self.name} is asked")
+        try:
+            for silence, pieces in self.reads:
+                await asyncio.sleep(silence * TICK)
+                yield pieces
+            if self.end is End.FAILS:
+                raise UpstreamError("upstream_protocol", "the connection broke")
+            if self.end is End.BUG:
+                raise ValueError("a bug")
+            if self.end is End.HANGS:
+                await asyncio.Event().wait()
+            yield [Tokens(UsageCount(prompt_tokens=1, completion_tokens=2, total_tokens=3)), Finish("stop")]
+        finally:
+            try:
+                await steps(self._leave)
+            finally:
+                self.closed_at = time()
+                self.world.say(f"{self.name} is closed")
+
+
+class Client:
+    """The sink of a direct run: takes *pause* ticks a frame, breaks at its call number *breaks_at*."""
+
+    def __init__(self, world: World, pause: int, breaks_at: int | None, on_frame: Callable[[bytes], None]) -> None:
+        self.world, self.pause, self.breaks_at, self.on_frame = world, pause, breaks_at, on_frame
+        self.calls = 0
+        self.opened = False
+        self.broken = False
+        self.got: list[bytes] = []
+
+    async def open(self, run: Run[bytes]) -> None:
+        await self._call()
+        self.opened = True
+
+    async def write(self, frame: bytes) -> None:
+        self.world.expect(self.opened, "a client was written to before it was opened")
+        self.got.append(frame)
+        self.on_frame(frame)
+        await self._call()
+
+    async def _call(self) -> None:
+        self.world.expect(not self.broken, "a client was written to after it broke")
+        self.broken = self.calls == self.breaks_at
+        if self.broken:
+            raise ConnectionResetError
+        self.calls += 1
+        await asyncio.sleep(self.pause * TICK)
