@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -173,8 +173,9 @@ class Client:
         async with response:
             try:
                 await self._check(response)
-                async for data in response.content.iter_any():
-                    await arrived.put(data)
+                with _woken_by_closing(response):
+                    async for data in response.content.iter_any():
+                        await arrived.put(data)
             except TimeoutError as error:
                 raise UpstreamError("upstream_timeout", "the model server fell silent") from error
             except (aiohttp.ClientError, OSError) as error:
@@ -214,6 +215,31 @@ class Client:
         if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
             return UpstreamError("upstream_timeout", "the model server didn't answer in time")
         return UpstreamError("upstream_unreachable", "the model server can't be reached")
+
+
+@contextmanager
+def _woken_by_closing(response: aiohttp.ClientResponse) -> Iterator[None]:
+    """Whoever reads *response* in this block is woken when its connection is closed.
+
+    aiohttp 3.14 closes a connection whose chunks it can't parse and tells nobody, nor does `sock_read` fire then.
+    """
+    content = response.content
+    connection = response.connection
+    closed = connection.protocol.closed if connection is not None and connection.protocol is not None else None
+
+    def wake(closed: asyncio.Future[None]) -> None:
+        if not closed.cancelled():
+            closed.exception()
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("closed in the middle"))
+
+    if closed is not None:
+        closed.add_done_callback(wake)
+    try:
+        yield
+    finally:
+        if closed is not None:
+            closed.remove_done_callback(wake)
 
 
 def _retry_after_s(header: str | None) -> float | None:

@@ -272,9 +272,6 @@ async def test_what_came_before_a_break_reaches_a_slow_consumer(how: Callable[[E
     assert text_of(pieces) == "abcd"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="aiohttp hangs up and tells nobody: neither an error nor the silence limit comes"
-)
 async def test_a_chunk_that_is_none() -> None:
     heard = asyncio.Event()
 
