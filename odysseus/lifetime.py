@@ -115,21 +115,28 @@ class Lifetime(Generic[Frame]):
         """End the run, once: close its source, save, announce, let the next one in."""
         run = self.run
         try:
-            await self.source.aclose()
-        except Exception:
-            _log.exception("run %s: its source didn't close well", run.id)
-        if self.closing is not None and run.refusal is None:
             try:
-                for frame in await self.closing(ending, failure):
-                    run.log.append(frame)
+                await self.source.aclose()
             except Exception:
-                _log.exception("run %s: its closing failed", run.id)
-        run.status = move(run.status, ending.status)
-        run.stop_reason = ending.stop_reason
-        run.ended_at = datetime.now(UTC)
-        self.over(run)
-        run.ended.set()
-        run.wake()
+                _log.exception("run %s: its source didn't close well", run.id)
+            finally:
+                await self._close(ending, failure)
+        finally:  # whatever went wrong, the save is tried, and nobody waits for this run for ever
+            run.status = move(run.status, ending.status)
+            run.stop_reason = ending.stop_reason
+            run.ended_at = datetime.now(UTC)
+            self.over(run)
+            run.ended.set()
+            run.wake()
+
+    async def _close(self, ending: Ending, failure: BaseException | None) -> None:
+        if self.closing is None or self.run.refusal is not None:
+            return
+        try:
+            for frame in await self.closing(ending, failure):
+                self.run.log.append(frame)
+        except Exception:
+            _log.exception("run %s: its closing failed", self.run.id)
 
     async def _take_leave(self, sink: Sink[Frame], pulled: int, *, opened: bool) -> None:
         """Write the frames that came after the *pulled* ones, those of the ending, to a direct run's client."""

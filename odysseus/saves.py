@@ -93,6 +93,7 @@ class Saves:
         self._spool = spool
         self._tasks = tasks
         self._emptying: asyncio.Task[None] | None = None
+        self._untried = False  # the spool holds something that came, or was refused, since it was last looked at
         self._closed = False
 
     async def save(self, final: Final) -> None:
@@ -141,6 +142,7 @@ class Saves:
             self._emptying.cancel()
 
     def _keep_emptying(self) -> None:
+        self._untried = True
         if self._emptying is None and not self._closed:
             self._emptying = self._tasks.spawn(self._empty_when_possible())
 
@@ -160,11 +162,14 @@ class Saves:
 
     async def _empty_when_possible(self) -> None:
         try:
-            while await self._spool.all():
+            while self._untried:
+                self._untried = False
                 await asyncio.sleep(_REPEAT_S)
-                if taken := await self.recover():
-                    _log.info("%d answers went from the spool to the store", taken)
-        except OSError:
-            _log.exception("the spool can't be read; what it holds is for the next start")
+                try:
+                    if taken := await self.recover():
+                        _log.info("%d answers went from the spool to the store", taken)
+                except OSError:
+                    _log.exception("the spool can't be read")
+                    self._untried = True
         finally:
             self._emptying = None

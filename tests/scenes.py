@@ -198,7 +198,7 @@ class Steps:
                 self.count += 1
             return schedule(callback, *args, context=context)
 
-        loop.call_soon = call_soon  # type: ignore[method-assign]  # tasks and futures go through it too
+        loop.call_soon = call_soon  # type: ignore[method-assign, assignment]  # tasks and futures go through it too
 
     def disarm(self) -> None:
         """What comes now isn't part of the scene."""

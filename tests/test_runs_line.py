@@ -313,7 +313,12 @@ def test_hurry_at_every_step_of_a_drain() -> None:
 
     async def scene(steps: Steps) -> None:
         runs, script = Runs[str](), Script("ab", ends=..., closing_s=1)
-        steps.arm(lambda: (runs.hurry(), runs.hurry()))
+
+        def hurry_twice() -> None:
+            runs.hurry()
+            runs.hurry()
+
+        steps.arm(hurry_twice)
         run = script.start(runs)
         assert await runs.drain(2, 2)
         assert (script.notes[-1], run.stop_reason) == ("saved", SHUTDOWN)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -41,14 +41,13 @@ def test_a_seed_is_always_the_same_schedule(silence: None) -> None:
     """Also in another process, where other things have other addresses and other hashes."""
     for seed in range(12):
         assert simulate(seed) == simulate(seed)
-    told = [_told(seed="7", hashes=hashes) for hashes in ("1", "2")]
-    assert told[0] == told[1]
-    assert [line for line in told[0] if not line.lstrip().startswith("(")] == simulate(7)
+    told = [line for line in _told(seed=7, hashes=1) if not line.lstrip().startswith("(")]  # those are logged
+    assert told == simulate(7)
 
 
-def _told(*, seed: str, hashes: str) -> list[str]:
-    command = [sys.executable, "-m", "tests.simulation", "--seed", seed]
-    environment = os.environ | {"PYTHONHASHSEED": hashes}
+def _told(*, seed: int, hashes: int) -> list[str]:
+    command = [sys.executable, "-m", "tests.simulation", "--seed", str(seed)]
+    environment = os.environ | {"PYTHONHASHSEED": str(hashes)}
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.splitlines()
 
 
@@ -59,50 +58,92 @@ def silence() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-class _Moody(Store):
-    """Refuses one answer, once."""
+def _turn(name: str) -> Turn:
+    return Turn(session_id="s", message_id=name, run_id=name, text="", model="", mode=Mode.CHAT, detached=True)
 
-    refused = False
+
+def _final(name: str) -> Final:
+    return Final(
+        message_id=name,
+        status=Status.DONE,
+        stop_reason=None,
+        content="all of it",
+        reasoning="",
+        parts=[],
+        finish_reason=None,
+        usage=None,
+        timings=None,
+        events=3,
+        ended_at=now(),
+    )
+
+
+class _Moody(Store):
+    """Refuses what it is told to refuse."""
+
+    refuses: ClassVar[set[str]] = set()
 
     async def finish(self, final: Final) -> bool:
-        if not self.refused:
-            self.refused = True
+        if final.message_id in self.refuses:
             raise StoreError("not now")
         return await super().finish(final)
 
 
-def test_a_start_while_the_store_refuses_an_answer(silence: None) -> None:
-    """Saved exactly once, with everything that was streamed: `simulate(seed, fair_start=False)` finds it too."""
+def _disks(spool: type[Spool] = Spool) -> tuple[_Moody, Spool]:
+    world = World(None)
+    weather = Weather(world, Random(0), ())
+    return _Moody(world, weather), spool(world, weather)
+
+
+def test_a_start_while_the_store_refuses_an_answer(silence: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays in the spool, unharmed, until the store takes it."""
 
     async def start_twice() -> Row:
-        world = World(None)
-        store, spool = (kind(world, Weather(world, Random(0), ())) for kind in (_Moody, Spool))
-        turn = Turn(session_id="s", message_id="m", run_id="r", text="", model="", mode=Mode.CHAT, detached=True)
-        await store.begin(turn)
-        await spool.put(
-            Final(
-                message_id="m",
-                status=Status.DONE,
-                stop_reason=None,
-                content="all of it",
-                reasoning="",
-                parts=[],
-                finish_reason=None,
-                usage=None,
-                timings=None,
-                events=3,
-                ended_at=now(),
-            )
-        )
-        for _ in range(2):
-            saves = Saves(store.finish, spool, Tasks())
-            await recover(store, saves)  # type: ignore[arg-type]
+        store, spool = _disks()
+        await store.begin(_turn("a"))
+        await spool.put(_final("a"))
+        for refused in ({"a"}, set[str]()):
+            monkeypatch.setattr(_Moody, "refuses", refused)
+            tasks = Tasks()
+            saves = Saves(store.finish, spool, tasks)
+            await recover(store, saves)  # type: ignore[arg-type]  # all it needs of a store
             saves.close()
-            await asyncio.sleep(0)
-        return store.rows["m"]
+            await tasks.drain(1)
+        return store.rows["a"]
 
     row = run_virtual(start_twice())
     assert (row.status, row.content, row.finishes) == ("done", "all of it", 1)
+
+
+def test_an_answer_spooled_while_the_spool_is_found_empty(silence: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes to the store like any other, not only at the next start."""
+
+    async def play() -> dict[str, Final]:
+        late = ["b"]
+
+        class Crossed(Spool):
+            async def all(self) -> list[Final]:
+                found = await super().all()
+                while late and not found:
+                    await saves.save(_final(late.pop()))
+                return found
+
+        store, spool = _disks(Crossed)
+        tasks = Tasks()
+        saves = Saves(store.finish, spool, tasks)
+        monkeypatch.setattr(_Moody, "refuses", {"a", "b"})
+        for name in ("a", "b"):
+            await store.begin(_turn(name))
+        await saves.save(_final("a"))
+        monkeypatch.setattr(_Moody, "refuses", {"b"})
+        await asyncio.sleep(15)
+        monkeypatch.setattr(_Moody, "refuses", set())
+        await asyncio.sleep(15)
+        saves.close()
+        await tasks.drain(1)
+        return spool.held
+
+    assert run_virtual(play()) == {}
 
 
 # What is broken on purpose: where, how, and the promise that must be seen broken.

@@ -14,7 +14,8 @@ import orjson
 from odysseus.messages import Turn
 from odysseus.run import IfBusy, Limits, Run
 from odysseus.states import Ending, Status, StopReason
-from tests.simulation.world import Client, End, Model, Row, Store, World
+from tests.simulation.schedule import End, Request
+from tests.simulation.world import Client, Model, Row, Store, World
 
 __all__ = ["Call", "Subscriber", "check"]
 
@@ -24,10 +25,9 @@ _EPSILON = 1e-9  # a save's pauses aren't multiples of a tick
 
 @dataclass(eq=False)
 class Call:
-    """One request for a turn, and what became of it."""
+    """A request, and what became of it."""
 
-    turn: Turn
-    if_busy: IfBusy
+    request: Request
     model: Model
     client: Client
     task: asyncio.Task[None] | None = None  # None: it hasn't arrived
@@ -40,6 +40,10 @@ class Call:
     ended: bool = False  # somebody has seen its end
     seen_at: list[float] = field(default_factory=list)  # when each frame could be seen
     lengths: list[int] = field(default_factory=list)  # of its log, 1.2 s and 0.2 s before a kill
+
+    @property
+    def turn(self) -> Turn:
+        return self.request.turn
 
     @property
     def id(self) -> str:
@@ -158,14 +162,14 @@ def _caused(
 ) -> bool:
     match reason:
         case None:
-            return call.model.end is End.COMPLETE
+            return call.request.end is End.COMPLETE
         case StopReason.USER_STOP:
             return call.stopped
         case StopReason.CLIENT_DISCONNECT:
             return not call.turn.detached and (call.cancelled or call.client.broken)
         case StopReason.REPLACED:
             same = (other for other in calls if other.turn.session_id == call.turn.session_id and other is not call)
-            return any(other.if_busy is IfBusy.REPLACE and other.run is not None for other in same)
+            return any(other.request.if_busy is IfBusy.REPLACE and other.run is not None for other in same)
         case StopReason.IDLE_TIMEOUT:
             return silence_s >= limits.idle_timeout_s - _EPSILON
         case StopReason.WALL_CLOCK_TIMEOUT:
@@ -173,9 +177,9 @@ def _caused(
         case StopReason.LOG_LIMIT:
             return sum(map(len, call.log[:-1])) > limits.max_log_bytes
         case StopReason.UPSTREAM_ERROR:
-            return call.model.end is End.FAILS
+            return call.request.end is End.FAILS
         case StopReason.INTERNAL_ERROR:
-            return call.model.end is End.BUG or call.model.opened_at is None
+            return call.request.end is End.BUG or call.model.opened_at is None
         case StopReason.SHUTDOWN:
             return True  # every schedule that isn't killed is drained
         case _:

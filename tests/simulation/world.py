@@ -1,14 +1,10 @@
-"""What the simulated service stands in: a store, a spool, model servers and clients that misbehave on command.
-
-Times are multiples of `TICK`, whose sums are exact: much happens in the same instant, and in every order.
-"""
+"""What the simulated service stands in: a store, a spool, model servers and clients that misbehave as drawn."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from random import Random
 
 from odysseus.errors import StoreError, UpstreamError
@@ -18,10 +14,9 @@ from odysseus.messages import now as today
 from odysseus.run import Run
 from odysseus.states import Status, StopReason
 from odysseus.upstream import Ask, Finish, Piece, Tokens
+from tests.simulation.schedule import TICK, End, Outage, Request
 
-__all__ = ["TICK", "Client", "End", "Killed", "Model", "Row", "Spool", "Store", "Weather", "World"]
-
-TICK = 1 / 16
+__all__ = ["Client", "Killed", "Model", "Row", "Spool", "Store", "Weather", "World", "steps", "time"]
 
 
 class Killed(BaseException):
@@ -59,12 +54,9 @@ async def steps(count: int) -> None:
 
 
 class Weather:
-    """What one disk goes through: *outages* are (from, until, kind), and every call takes a moment of *rng*'s.
+    """What one disk goes through; every call to it takes a moment of *rng*'s."""
 
-    Kinds: `slow`; `down` (each call fails); `deaf` (a write is done, and then fails); `hung` (until it is over).
-    """
-
-    def __init__(self, world: World, rng: Random, outages: Sequence[tuple[float, float, str]]) -> None:
+    def __init__(self, world: World, rng: Random, outages: Sequence[Outage]) -> None:
         self._world, self._rng, self.outages = world, rng, outages
 
     async def pass_over(self, error: Exception) -> Exception | None:
@@ -205,23 +197,11 @@ class Spool:
         self.held.pop(message_id, None)
 
 
-class End(Enum):
-    """How a model's answer ends."""
-
-    COMPLETE = "complete"
-    FAILS = "fails"
-    BUG = "bug"
-    HANGS = "hangs"
-
-
 class Model:
-    """One model server that plays one answer: *reads* are (ticks of silence, what comes then)."""
+    """A model server that plays one answer."""
 
-    def __init__(
-        self, world: World, name: str, reads: Sequence[tuple[int, Sequence[Piece]]], end: End, leave: int
-    ) -> None:
-        self.world, self.name, self.reads, self.end = world, name, reads, end
-        self._leave = leave  # steps that its close takes
+    def __init__(self, world: World, request: Request) -> None:
+        self.world, self.request = world, request
         self.opened_at: float | None = None
         self.closed_at: float | None = None
 
@@ -230,33 +210,34 @@ class Model:
         return self.opened_at is not None and self.closed_at is None
 
     async def ask(self, ask: Ask) -> AsyncGenerator[Sequence[Piece], None]:
-        self.world.expect(self.opened_at is None, f"{self.name} was asked twice")
+        request, name = self.request, self.request.turn.run_id
+        self.world.expect(self.opened_at is None, f"{name} was asked twice")
         self.opened_at = time()
-        self.world.say(f"{self.name} is asked")
+        self.world.say(f"{name} is asked")
         try:
-            for silence, pieces in self.reads:
+            for silence, pieces in request.reads:
                 await asyncio.sleep(silence * TICK)
                 yield pieces
-            if self.end is End.FAILS:
+            if request.end is End.FAILS:
                 raise UpstreamError("upstream_protocol", "the connection broke")
-            if self.end is End.BUG:
+            if request.end is End.BUG:
                 raise ValueError("a bug")
-            if self.end is End.HANGS:
+            if request.end is End.HANGS:
                 await asyncio.Event().wait()
             yield [Tokens(UsageCount(prompt_tokens=1, completion_tokens=2, total_tokens=3)), Finish("stop")]
         finally:
             try:
-                await steps(self._leave)
+                await steps(request.leave_steps)
             finally:
                 self.closed_at = time()
-                self.world.say(f"{self.name} is closed")
+                self.world.say(f"{name} is closed")
 
 
 class Client:
-    """The sink of a direct run: takes *pause* ticks a frame, breaks at its call number *breaks_at*."""
+    """The sink of a direct run. *on_frame* sees each frame when it comes."""
 
-    def __init__(self, world: World, pause: int, breaks_at: int | None, on_frame: Callable[[bytes], None]) -> None:
-        self.world, self.pause, self.breaks_at, self.on_frame = world, pause, breaks_at, on_frame
+    def __init__(self, world: World, request: Request, on_frame: Callable[[bytes], None]) -> None:
+        self.world, self.request, self.on_frame = world, request, on_frame
         self.calls = 0
         self.opened = False
         self.broken = False
@@ -274,8 +255,8 @@ class Client:
 
     async def _call(self) -> None:
         self.world.expect(not self.broken, "a client was written to after it broke")
-        self.broken = self.calls == self.breaks_at
+        self.broken = self.calls == self.request.breaks_at
         if self.broken:
             raise ConnectionResetError
         self.calls += 1
-        await asyncio.sleep(self.pause * TICK)
+        await asyncio.sleep(self.request.pause * TICK)
