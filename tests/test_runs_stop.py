@@ -310,3 +310,18 @@ async def test_a_stream_is_opened_before_it_is_written() -> None:
     assert runs.stop("s")
     await caller
     assert (client.calls[0], client.written) == ("open", ["last", "end user_stop"])
+
+
+@pytest.mark.parametrize("error", [ValueError, asyncio.CancelledError], ids=["an error", "a driver's own cancel"])
+@LIFETIMES
+@virtual
+async def test_a_closing_that_fails_leaves_no_run_live(direct: bool, error: type[BaseException]) -> None:
+    async def closing(ending: Ending, failure: BaseException | None) -> Sequence[str]:
+        raise error
+
+    runs, script = Runs[str](), Script()
+    if direct:
+        await runs.direct("s", script.source(), Client(), closing=closing)
+    else:
+        await runs.start("s", script.source(), closing=closing).task
+    await assert_at_rest(runs)
