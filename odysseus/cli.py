@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import logging
 import signal
 import sys
@@ -21,6 +22,7 @@ __all__ = ["main", "serve"]
 
 _log = logging.getLogger(__name__)
 
+_PORT_TROUBLE = (errno.EADDRINUSE, errno.EACCES)
 _BACKLOG = 1024  # connections that wait to be accepted: the default of 128 delays a storm of reconnects by a second
 
 
@@ -53,8 +55,9 @@ async def serve(settings: Settings) -> None:
         try:
             await web.TCPSite(runner, settings.host, settings.port, backlog=_BACKLOG).start()
         except OSError as error:
+            name = "ODYSSEUS_PORT" if error.errno in _PORT_TROUBLE else "ODYSSEUS_HOST"
             address = f"{settings.host}:{settings.port}"
-            raise SettingsError("ODYSSEUS_PORT", f"can't listen on {address}: {error.strerror}") from error
+            raise SettingsError(name, f"can't listen on {address}: {error.strerror}") from error
         stopped = _signalled(runner.app)
         _greet(*runner.addresses[0][:2])
         await stopped.wait()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from odysseus.errors import AlreadyClaimed, InvalidField, NotFound, StoreError
+from odysseus.errors import AlreadyClaimed, Busy, InvalidField, NotFound, StoreError
 from odysseus.events import Ended, Snapshot, snapshot_frames
 from odysseus.generation import Generation
 from odysseus.messages import Compare, Message, Mode, Turn, new_id, now
@@ -138,7 +138,10 @@ class Service:
     async def _joined(self, request: Request) -> Run[bytes] | Message | None:
         if request.run_id is None:
             return None
-        found = self.runs.get(request.run_id) or await self.store.answer_of(request.run_id)
+        found: Run[bytes] | Message | None = self.runs.get(request.run_id)
+        if found is None:
+            stored = await self.store.answer_of(request.run_id)
+            found = self.runs.get(request.run_id) or stored  # it may have begun while the store was asked
         if found is not None:
             _check_session(found, request)
         if isinstance(found, Run):
@@ -175,26 +178,38 @@ class Service:
         None when there is nothing more to get: the end has been seen, nothing ever streamed, or the run was direct.
         Without *run_id* it is the session's current run. Raises `NotFound` for an unknown session or run.
         """
-        run = self.runs.current(session_id) if run_id is None else self.runs.get(run_id)
-        if run is not None and run.session_id == session_id:
+        message = None
+        if (run := self._run_of(session_id, run_id)) is None:
+            message = await self._answer_of(session_id, run_id)
+            run = self._run_of(session_id, run_id)  # it may have begun while the store was asked
+        if run is not None:
             await run.wait_accepted()
             seq = next_seq(last_event_id, run.id, len(run.log))
             over = run.ended.is_set() and seq == len(run.log)
             return None if over or not run.detached else (run, seq)
-        await self.store.session(session_id)
-        if run_id is None:
-            message = await self.store.latest_answer(session_id)
-        else:
-            message = await self.store.answer_of(run_id)
-            if message is None or message.session_id != session_id:
-                raise NotFound("run")
         if message is None or not message.detached or last_event_id in _ends(message):
             return None
         return message
 
+    def _run_of(self, session_id: str, run_id: str | None) -> Run[bytes] | None:
+        run = self.runs.current(session_id) if run_id is None else self.runs.get(run_id)
+        return run if run is not None and run.session_id == session_id else None
+
+    async def _answer_of(self, session_id: str, run_id: str | None) -> Message | None:
+        await self.store.session(session_id)
+        if run_id is None:
+            return await self.store.latest_answer(session_id)
+        message = await self.store.answer_of(run_id)
+        if message is None or message.session_id != session_id:
+            raise NotFound("run")
+        return message
+
     async def status(self, session_id: str) -> StreamStatus:
         """Describe the session's latest run. Raises `NotFound` if the session is unknown or never streamed."""
-        run = self.runs.latest(session_id)
+        message = None
+        if (run := self.runs.latest(session_id)) is None:
+            message = await self.store.latest_answer(session_id)
+            run = self.runs.latest(session_id)  # it may have begun while the store was asked
         if run is not None:
             turn, events = generation_of(run).turn, len(run.log)
             return StreamStatus(
@@ -210,7 +225,6 @@ class Service:
                 started_at=run.started_at,
                 ended_at=run.ended_at,
             )
-        message = await self.store.latest_answer(session_id)
         if message is None:
             raise NotFound("run: the session is unknown or never streamed")
         assert message.run_id and message.mode and message.model
@@ -327,6 +341,10 @@ class Service:
             await self.direct(request, sink)
         except AlreadyClaimed:
             return False
+        except Busy:
+            if any(generation_of(run).turn.claims == request.claims for run in self.runs.live(pane.session_id)):
+                return False  # somebody is just taking it
+            raise
         return True
 
     async def compare_results(self, compare_id: str) -> tuple[Compare, Sequence[Message | None]]:

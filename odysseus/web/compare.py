@@ -68,7 +68,7 @@ ROUTES = (
         handler=pane,
         summary="Start this pane's model and stream it; closing the stream stops it; every later GET is answered 204",
         answers={200: STREAM, 204: None},
-        errors=(404, 409, 503),
+        errors=(404, 409, 422, 503),
     ),
     Route(
         method="GET",

@@ -28,7 +28,7 @@ from odysseus.errors import (
     TooMany,
 )
 from odysseus.tasks import Tasks
-from odysseus.web.routes import is_stream
+from odysseus.web.routes import STREAMING, is_stream
 from odysseus.web.schemas import ErrorOut, Problem
 
 __all__ = ["errors_as_json", "json_answer", "parse_body", "until_answered"]
@@ -98,7 +98,7 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         _log.exception("%s %s: the store failed", request.method, request.path)
         answer = _error(503, "store_unavailable", "the database can't be reached; try again soon")
     except Exception:
-        if request.get("streaming"):
+        if request.get(STREAMING):
             raise  # an answer has begun; another one in the middle of it would only break it worse
         _log.exception("%s %s failed", request.method, request.path)
         answer = _error(500, "internal_error", "the service failed")

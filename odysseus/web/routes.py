@@ -12,10 +12,13 @@ from pydantic import BaseModel
 from odysseus.service import Service
 from odysseus.settings import Settings
 
-__all__ = ["SERVICE", "SETTINGS", "STREAM", "Parameter", "Route", "add_routes", "is_stream"]
+__all__ = ["SERVICE", "SETTINGS", "STREAM", "STREAMING", "Parameter", "Route", "add_routes", "is_stream"]
 
 SERVICE = web.AppKey("service", Service)
 SETTINGS = web.AppKey("settings", Settings)
+
+STREAMING = web.RequestKey("streaming", bool)
+"""Set when the answer has begun: an error can't be answered any more."""
 
 STREAM = "text/event-stream"
 """Stands for a stream of events among a route's answers."""

@@ -13,7 +13,7 @@ from aiohttp_sse import EventSourceResponse
 
 from odysseus.run import Run
 from odysseus.sse import PING
-from odysseus.web.routes import SERVICE, SETTINGS
+from odysseus.web.routes import SERVICE, SETTINGS, STREAMING
 
 __all__ = ["EventStream", "follow"]
 
@@ -55,7 +55,7 @@ class EventStream(EventSourceResponse):
         self.headers["X-Odysseus-Session-Id"] = session_id
         if self._request.transport is None:
             raise ConnectionResetError("the client left before its stream began")
-        self._request["streaming"] = True
+        self._request[STREAMING] = True
         await self.prepare(self._request)
         self._begun = True
         await self.write(_READY)
