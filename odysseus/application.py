@@ -41,7 +41,8 @@ def create_app(settings: Settings) -> web.Application:
     app = web.Application(middlewares=[errors_as_json, until_answered(tasks)], client_max_size=settings.max_body_bytes)
     app[SETTINGS] = settings
     routes = [*chat.ROUTES, *compare.ROUTES, *sessions.ROUTES, *ops.ROUTES]
-    add_routes(app, [*routes, ops.openapi_route(describe(routes))])
+    add_routes(app, routes)
+    app[ops.OPENAPI] = describe(routes)
 
     async def lifetime(app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:

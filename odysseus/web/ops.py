@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -14,7 +13,10 @@ from odysseus.web.metrics import METRICS
 from odysseus.web.routes import SERVICE, Route
 from odysseus.web.schemas import Health, ModelOut, Models, Readiness
 
-__all__ = ["ROUTES", "openapi_route"]
+__all__ = ["OPENAPI", "ROUTES"]
+
+OPENAPI = web.AppKey("openapi", bytes)
+"""The document that `web.openapi` makes of all routes."""
 
 _PING_S = 2.0
 
@@ -49,18 +51,8 @@ async def metrics(request: web.Request) -> web.Response:
     return web.Response(body=generate_latest(request.app[METRICS]), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def _openapi(document: bytes, request: web.Request) -> web.Response:
-    return web.Response(body=document, content_type="application/json")
-
-
-def openapi_route(document: bytes) -> Route:
-    return Route(
-        method="GET",
-        path="/openapi.json",
-        handler=partial(_openapi, document),
-        summary="This description",
-        answers={200: "application/json"},
-    )
+async def openapi(request: web.Request) -> web.Response:
+    return web.Response(body=request.app[OPENAPI], content_type="application/json")
 
 
 ROUTES = (
@@ -80,4 +72,11 @@ ROUTES = (
         answers={200: Readiness, 503: Readiness},
     ),
     Route(method="GET", path="/metrics", handler=metrics, summary="Prometheus metrics", answers={200: "text/plain"}),
+    Route(
+        method="GET",
+        path="/openapi.json",
+        handler=openapi,
+        summary="This description",
+        answers={200: "application/json"},
+    ),
 )
