@@ -217,6 +217,12 @@ class Client:
         return UpstreamError("upstream_unreachable", "the model server can't be reached")
 
 
+def _look_at(closed: asyncio.Future[None]) -> None:
+    """Take notice of how a kept connection ended, or asyncio would complain that nobody did."""
+    if not closed.cancelled():
+        closed.exception()
+
+
 @contextmanager
 def _woken_by_closing(response: aiohttp.ClientResponse) -> Iterator[None]:
     """Whoever reads *response* in this block is woken when its connection is closed.
@@ -227,13 +233,13 @@ def _woken_by_closing(response: aiohttp.ClientResponse) -> Iterator[None]:
     connection = response.connection
     closed = connection.protocol.closed if connection is not None and connection.protocol is not None else None
 
-    def wake(closed: asyncio.Future[None]) -> None:
-        if not closed.cancelled():
-            closed.exception()
+    def wake(_: asyncio.Future[None]) -> None:
         if not content.is_eof() and content.exception() is None:
             content.set_exception(aiohttp.ClientPayloadError("closed in the middle"))
 
     if closed is not None:
+        closed.remove_done_callback(_look_at)  # one is enough, however often the connection is used
+        closed.add_done_callback(_look_at)
         closed.add_done_callback(wake)
     try:
         yield

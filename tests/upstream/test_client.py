@@ -77,7 +77,7 @@ def _all_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.fixture
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(client_module, "_PAUSES_S", [0.01 for _ in client_module._PAUSES_S])
 
 
 # Answers
@@ -282,12 +282,16 @@ async def test_a_chunk_that_is_none() -> None:
         await exchange.raw(b"sesame\r\n")
         await silent(exchange)
 
-    async with FakeUpstream(script) as upstream, client_of(upstream.url, silence_s=0.3) as client:
-        async with asyncio.timeout(3), aclosing(client.ask(ASK)) as reads:
-            assert await anext(reads) == [Text("Hi")]
-            heard.set()
-            with pytest.raises(UpstreamError, match="upstream_protocol"):
-                await anext(reads)
+    async with (
+        FakeUpstream(script) as upstream,
+        client_of(upstream.url, silence_s=0.3) as client,
+        asyncio.timeout(30),
+        aclosing(client.ask(ASK)) as reads,
+    ):
+        assert await anext(reads) == [Text("Hi")]
+        heard.set()
+        with pytest.raises(UpstreamError, match="upstream_protocol"):
+            await anext(reads)
 
 
 # Limits
