@@ -88,7 +88,9 @@ class Settings(BaseSettings):
     max_body_bytes: Count = Field(4 * 1024 * 1024, description="a longer request body is answered 413")
     replay_grace_s: Seconds = Field(180, description="how long an ended run's frames are kept for replay")
     pane_expiry_s: Seconds = Field(60, description="a compare pane not started for so long is answered 404")
-    ping_interval_s: Seconds = Field(10, description="between two comments that keep a stream's connection alive")
+    ping_interval_s: Seconds = Field(
+        10, description="at most between two comments that keep a stream's connection alive"
+    )
     send_timeout_s: Seconds = Field(20, description="a client that takes nothing for so long is dropped")
     drain_s: float = Field(10, ge=0, description="at SIGTERM: how long live runs may go on before they are stopped")
 

@@ -22,6 +22,7 @@ __all__ = ["EventStream", "follow"]
 
 _READY = b": ok\n\n"  # the headers leave with the first bytes of the body, which may be a while
 _LONG = 64 * 1024
+_SOONER = 0.95  # so a vanished client is noticed within PING_INTERVAL_S + SEND_TIMEOUT_S, timers' slack included
 
 
 class EventStream(EventSourceResponse):
@@ -37,7 +38,7 @@ class EventStream(EventSourceResponse):
             sep="\n",
             allow_all_methods=True,
             send_timeout=settings.send_timeout_s,
-            ping_interval=settings.ping_interval_s,
+            ping_interval=settings.ping_interval_s * _SOONER,
         )
         self.headers["Cache-Control"] = "no-store"
         if request.version < HttpVersion11:  # no chunks: the end of the connection is the end of the stream
