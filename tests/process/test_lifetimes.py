@@ -21,7 +21,6 @@ pytestmark = [
     pytest.mark.process,
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.parametrize("service", WAYS, indirect=True, scope="module"),
-    pytest.mark.filterwarnings("ignore::aiohttp.web_exceptions.NotAppKeyWarning"),  # as aiohttp's own default
 ]
 
 SOON_S = 2.0

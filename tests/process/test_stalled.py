@@ -41,7 +41,6 @@ async def test_a_stalled_client_of_a_direct_run_is_dropped(
 
 
 @pytest.mark.parametrize("service", ["test server"], indirect=True, scope="module")
-@pytest.mark.filterwarnings("ignore::aiohttp.web_exceptions.NotAppKeyWarning")  # as aiohttp's own default
 async def test_a_stalled_client_is_dropped_where_the_kernel_has_no_limit(
     service: Service, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:

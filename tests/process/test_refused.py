@@ -1,0 +1,66 @@
+"""What ends the start: one line that says which setting it was, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.process.models import Cue, Models
+from tests.process.service import APP, Process, environment, serving
+
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
+
+
+async def refused(tmp_path: Path, models: Models, **settings: Any) -> tuple[int, list[str]]:
+    """Start the service; return its exit code and what it said on stderr."""
+    process = await asyncio.to_thread(Process, APP, environment(models, tmp_path / "data", settings))
+    try:
+        return await process.wait(), process.log
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"port": "high"}, "ODYSSEUS_PORT"),
+        ({"ping_interval_s": -1}, "ODYSSEUS_PING_INTERVAL_S"),
+        ({"prot": 1}, "ODYSSEUS_PROT: no such setting; did you mean ODYSSEUS_PORT?"),
+        ({"config": "missing.toml"}, "ODYSSEUS_CONFIG"),
+        ({"config": "tests"}, "ODYSSEUS_CONFIG"),
+        ({"config": "app.py"}, "ODYSSEUS_CONFIG"),
+        ({"database_url": "mysql://localhost/x"}, "ODYSSEUS_DATABASE_URL"),
+        ({"database_url": "sqlite:////dev/null/x"}, "ODYSSEUS_DATABASE_URL"),
+        ({"data_dir": "app.py"}, "ODYSSEUS_DATA_DIR"),
+        ({"host": "192.0.2.1"}, "ODYSSEUS_HOST"),
+    ],
+)
+async def test_a_wrong_setting(models: Models, tmp_path: Path, settings: dict[str, Any], named: str) -> None:
+    code, log = await refused(tmp_path, models, **settings)
+    assert (code, len(log)) == (2, 1), log
+    assert log[0].startswith(f"odysseus: {named}")
+
+
+async def test_a_port_in_use(models: Models, tmp_path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        code, log = await refused(tmp_path, models, port=port)
+    assert (code, len(log)) == (2, 1), log
+    assert log[0].startswith(f"odysseus: ODYSSEUS_PORT: can't listen on 127.0.0.1:{port}: ")
+
+
+async def test_a_second_process_on_the_same_data(models: Models, tmp_path: Path) -> None:
+    async with serving(models, tmp_path / "data") as first:
+        client = await first.chat(models.plan(cue := Cue("Hello")))
+        code, log = await refused(tmp_path, models)
+        assert (code, len(log)) == (2, 1), log
+        assert log[0].startswith("odysseus: ODYSSEUS_DATA_DIR: ")
+        assert str(first.worker) in log[0]
+        cue.end()
+        await client.read_all()
+        assert client.payloads[-1]["status"] == "done"  # and not `node_lost`
