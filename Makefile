@@ -10,9 +10,10 @@ N ?= 5000
 run: $(VENV)/run
 	@exec $(BIN)/python app.py
 
+# Most tests wait for a real process, not for a processor: three at a time suit two cores.
 test: $(VENV)/dev
 	@.ci/system-packages postgresql iproute2
-	$(BIN)/pytest
+	$(BIN)/pytest -n 3 --dist loadfile
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

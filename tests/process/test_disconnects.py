@@ -76,7 +76,7 @@ async def test_leave_after_any_byte(service: Process, models: Models, compare_mo
         await models.closed(prompt)
         assert len(models.asked(prompt)) <= 1
 
-    await in_parallel(leave_after, range(0, len(whole.body), 7), at_once=24)
+    await in_parallel(leave_after, range(0, len(whole.body), 10), at_once=24)
     assert set(endings) == ({"done", "client_disconnect"} if compare_mode else {"done"})
     await check_rest(service, models, files)
 

@@ -45,13 +45,14 @@ async def test_a_stalled_client_is_dropped_where_the_kernel_has_no_limit(
     service: Service, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(aiohttp_sse, "_TCP_USER_TIMEOUT", None)
-    for compare_mode in (False, True):
-        flood = Flood(blocks=4000, at_once=50)
-        client = await service.chat(models.plan(flood), compare_mode=compare_mode, receive_buffer=4096)
-        since = time.monotonic()
-        await service.until_metric("odysseus_subscribers", 0)
-        await service.until_metric("odysseus_runs", 0)
-        assert time.monotonic() - since < PING_S + SEND_S + LATE_S
+    flood = Flood(blocks=3000, at_once=50)
+    clients = [
+        await service.chat(models.plan(flood), compare_mode=compare_mode, receive_buffer=4096)
+        for compare_mode in (False, True)
+    ]
+    await service.until_metric("odysseus_subscribers", 0)
+    await service.until_metric("odysseus_runs", 0)
+    for client in clients:
         with pytest.raises(ConnectionError):
             await client.read_all()
 

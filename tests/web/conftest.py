@@ -14,7 +14,6 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
-from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from odysseus.application import create_app
@@ -201,12 +200,6 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.upper().startswith("ODYSSEUS_"):
             monkeypatch.delenv(name)
-
-
-@pytest.fixture(autouse=True)
-def _warned_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """aiohttp warns once a process of what test_ops has a test for; anywhere else it would only be in the way."""
-    monkeypatch.setattr(web.BaseRequest, "_seen_str_keys", {"streaming"})
 
 
 @pytest.fixture

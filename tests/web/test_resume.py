@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from odysseus.messages import Mode, Turn
+from odysseus.messages import Message, Mode, Turn
 from odysseus.store import Database, Store, database_url
 from odysseus.web.routes import SERVICE
 from tests.fake_upstream import Exchange, FakeUpstream, chunk, say, silent
@@ -126,6 +126,43 @@ async def test_an_end_that_was_not_numbered_yet(service: Service, upstream: Fake
     await service.stop(first.session_id)
     events = await resumed.rest()
     assert [event if event == "[DONE]" else event["type"] for event in events] == ["ended", "[DONE]"]
+
+
+@pytest.mark.parametrize("call", ["join", "resume", "stream_status"])
+async def test_a_run_that_begins_while_the_store_is_asked(
+    service: Service, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """Its row is there then, and still streams: it is the run that must be found."""
+    store, asked, go_on = service.app[SERVICE].store, asyncio.Event(), asyncio.Event()
+    verb = "answer_of" if call == "join" else "latest_answer"
+    look_up = getattr(store, verb)
+
+    async def slowly(id_: str) -> Message | None:
+        if not asked.is_set():
+            asked.set()
+            await go_on.wait()
+        found: Message | None = await look_up(id_)
+        return found
+
+    monkeypatch.setattr(store, verb, slowly)
+    upstream.script = say("Hi", done=False)
+    session_id = (await service.call("POST", "/api/sessions", {})).body["id"]
+    fields = {"session_id": session_id, "run_id": "my-run-1"}
+    late = asyncio.create_task(
+        service.chat(**fields) if call == "join"
+        else service.resume(session_id) if call == "resume"
+        else service.status(session_id)
+    )  # fmt: skip
+    await soon(asked.wait())
+    first = await service.chat(**fields)
+    await first.said("Hi")
+    go_on.set()
+    if isinstance(found := await late, Stream):
+        await found.said("Hi")
+        assert found.frames == first.frames
+    else:
+        assert (found["run_id"], found["status"], found["subscribers"]) == ("my-run-1", "streaming", 1)
+    await service.stop(session_id)
 
 
 async def test_http_1_0(service: Service) -> None:
