@@ -14,18 +14,17 @@ from tests.process.models import Models
 from tests.process.raw_client import Client
 from tests.process.service import Service, served
 
-_LATENCIES: defaultdict[str, list[float]] = defaultdict(list)
-
 
 class Latencies:
     """Notes how long things took, to be shown when all tests have run."""
 
-    def __init__(self, way: str) -> None:
-        self._way = way
+    def __init__(self, node: pytest.Item) -> None:
+        given = node.callspec.params if isinstance(node, pytest.Function) and hasattr(node, "callspec") else {}
+        self._way = given.get("service", "app.py")
+        self._notes = node.user_properties
 
-    def note(self, what: str, seconds: float) -> float:
-        _LATENCIES[f"{what}, {self._way}"].append(seconds)
-        return seconds
+    def note(self, what: str, seconds: float) -> None:
+        self._notes.append(("latency", (f"{what}, {self._way}", seconds)))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -56,13 +55,16 @@ def clients_close() -> Iterator[None]:
 
 @pytest.fixture
 def latencies(request: pytest.FixtureRequest) -> Latencies:
-    callspec = getattr(request.node, "callspec", None)
-    given = callspec.params if callspec else {}
-    return Latencies(given.get("service") or given.get("way") or "app.py")
+    return Latencies(request.node)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _LATENCIES:
+    noted: defaultdict[str, list[float]] = defaultdict(list)
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "latency" and report.when == "call":
+                noted[value[0]].append(value[1])
+    if noted:
         terminalreporter.section("latencies in ms: count, p50, max")
-    for what, seconds in sorted(_LATENCIES.items()):
+    for what, seconds in sorted(noted.items()):
         terminalreporter.line(f"{len(seconds):5} {median(seconds) * 1000:9.2f} {max(seconds) * 1000:9.2f}  {what}")

@@ -43,7 +43,7 @@ KINDS: dict[str, tuple[Script, str]] = {
 }
 
 
-@pytest.mark.parametrize(("way", "after_s"), [("app.py", 0.3), ("app.py", 2.8), ("gunicorn", 1.7)])
+@pytest.mark.parametrize(("way", "after_s"), [("app.py", 0.3), ("app.py", 2.4), ("gunicorn", 1.2)])
 async def test_kill_9(models: Models, tmp_path: Path, way: str, after_s: float) -> None:
     """Many answers in every state; the service dies the moment one more is announced to have ended."""
     async with serving(models, tmp_path, way) as first:
@@ -249,15 +249,6 @@ def check_three_ways(folder: Path, sessions: dict[str, str]) -> None:
         assert (status, content) == (ENDINGS[way], "done and more" if way == "done" else f"{way} ")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
-async def locked_out(models: Models, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[asyncio.Task[None]]:
-    """The scene takes as long as the retries of a save: it plays while the module's other tests do."""
-    scene = asyncio.create_task(play_locked_out(models, tmp_path_factory.mktemp("locked")))
-    yield scene
-    scene.cancel()
-    await asyncio.gather(scene, return_exceptions=True)
-
-
 async def play_locked_out(models: Models, folder: Path) -> None:
     async with serving(models, folder) as service:
         with connected(folder) as database:
@@ -272,16 +263,30 @@ async def play_locked_out(models: Models, folder: Path) -> None:
     check_three_ways(folder, sessions)
 
 
-async def test_a_store_that_takes_nothing_for_a_while(models: Models, tmp_path: Path) -> None:
-    async with serving(models, tmp_path) as service:
-        with connected(tmp_path) as database:
+async def play_broken(models: Models, folder: Path) -> None:
+    async with serving(models, folder) as service:
+        with connected(folder) as database:
             sessions = await end_three_ways(service, models, database, BROKEN)
             database.execute("DROP TRIGGER broken")
         for session_id, way in sessions.items():
             [answer] = await service.settled(session_id)
             assert answer["status"] == ENDINGS[way]
-        await until(lambda: spooled(tmp_path), lambda seen: not seen)
-    check_three_ways(tmp_path, sessions)
+        await until(lambda: spooled(folder), lambda seen: not seen)
+    check_three_ways(folder, sessions)
+
+
+Scenes = dict[str, asyncio.Task[None]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def scenes(models: Models, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scenes]:
+    """They wait for the retries of a save most of the time: so they play while the module's other tests do."""
+    plays = {"locked out": play_locked_out, "broken": play_broken}
+    scenes = {name: asyncio.create_task(play(models, tmp_path_factory.mktemp("scene"))) for name, play in plays.items()}
+    yield scenes
+    for scene in scenes.values():
+        scene.cancel()
+    await asyncio.gather(*scenes.values(), return_exceptions=True)
 
 
 async def test_spooled_answers_survive_a_drain(models: Models, tmp_path: Path) -> None:
@@ -341,8 +346,10 @@ async def test_a_second_ending_changes_nothing(models: Models, tmp_path: Path) -
         assert books(tmp_path)[client.session_id][1][1:] == ("done", None, "theirs")
 
 
-async def test_an_answer_outlasts_the_lock_on_its_store(locked_out: asyncio.Task[None]) -> None:
-    await locked_out
+@pytest.mark.parametrize("scene", ["broken", "locked out"])
+async def test_a_store_that_takes_nothing_for_a_while(scenes: Scenes, scene: str) -> None:
+    """It takes the answers from the spool when it can again: in the same process, and after a kill -9."""
+    await scenes[scene]
 
 
 async def spooled(folder: Path) -> list[Path]:

@@ -76,7 +76,7 @@ async def test_leave_after_any_byte(service: Process, models: Models, compare_mo
         await models.closed(prompt)
         assert len(models.asked(prompt)) <= 1
 
-    await in_parallel(leave_after, range(0, len(whole.body), 10), at_once=24)
+    await in_parallel(leave_after, range(0, len(whole.body), 20), at_once=24)
     assert set(endings) == ({"done", "client_disconnect"} if compare_mode else {"done"})
     await check_rest(service, models, files)
 
@@ -120,11 +120,11 @@ async def test_act_at_any_time(service: Process, models: Models, compare_mode: b
         body = {"message": prompt, "session_id": session_id, "compare_mode": compare_mode}
         client = await service.connect()
         await client.send(request("POST", "/api/chat_stream", body))
-        await asyncio.sleep(lasts_s * (10 if moment > 44 else moment / 22))
+        await asyncio.sleep(lasts_s * (10 if moment > 32 else moment / 16))
         await act(service, client, session_id)
         turns.append((session_id, prompt, client))
 
-    await in_parallel(act_at, range(48), at_once=3)
+    await in_parallel(act_at, range(36), at_once=3)
     endings: Counter[str] = Counter()
     for session_id, prompt, client in turns:
         if not models.asked(prompt) and not await service.messages(session_id):

@@ -25,22 +25,23 @@ async def refused(tmp_path: Path, models: Models, **settings: Any) -> tuple[int,
         process.kill()
 
 
-@pytest.mark.parametrize(
-    ("settings", "named"),
-    [
-        ({"port": "high"}, "ODYSSEUS_PORT"),
-        ({"prot": 1}, "ODYSSEUS_PROT: no such setting; did you mean ODYSSEUS_PORT?"),
-        ({"config": "missing.toml"}, "ODYSSEUS_CONFIG"),
-        ({"config": "app.py"}, "ODYSSEUS_CONFIG"),
-        ({"database_url": "sqlite:////dev/null/x"}, "ODYSSEUS_DATABASE_URL"),
-        ({"data_dir": "app.py"}, "ODYSSEUS_DATA_DIR"),
-        ({"host": "192.0.2.1"}, "ODYSSEUS_HOST"),
-    ],
-)
-async def test_a_wrong_setting(models: Models, tmp_path: Path, settings: dict[str, Any], named: str) -> None:
-    code, log = await refused(tmp_path, models, **settings)
-    assert (code, len(log)) == (2, 1), log
-    assert log[0].startswith(f"odysseus: {named}")
+WRONG: dict[str, dict[str, Any]] = {
+    "ODYSSEUS_PORT: ": {"port": "high"},
+    "ODYSSEUS_PROT: no such setting; did you mean ODYSSEUS_PORT?": {"prot": 1},
+    "ODYSSEUS_CONFIG: missing.toml can't be read": {"config": "missing.toml"},
+    "ODYSSEUS_CONFIG: app.py isn't TOML": {"config": "app.py"},
+    "ODYSSEUS_DATABASE_URL: ": {"database_url": "sqlite:////dev/null/x"},
+    "ODYSSEUS_DATA_DIR: app.py": {"data_dir": "app.py"},
+    "ODYSSEUS_HOST: ": {"host": "192.0.2.1"},
+}
+"""What is wrong, by what is said of it."""
+
+
+async def test_a_wrong_setting(models: Models, tmp_path: Path) -> None:
+    ends = (refused(tmp_path / str(number), models, **settings) for number, settings in enumerate(WRONG.values()))
+    for said, (code, log) in zip(WRONG, await asyncio.gather(*ends), strict=True):
+        assert (code, len(log)) == (2, 1), (said, log)
+        assert log[0].startswith(f"odysseus: {said}")
 
 
 async def test_a_port_in_use(models: Models, tmp_path: Path) -> None:

@@ -27,9 +27,7 @@ class Postgres:
         self._binaries = binaries
         self._data = folder / "data"
         self._as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = 0
         self._count = 0
         password = folder / "password"
         password.write_text(_PASSWORD)
@@ -40,6 +38,17 @@ class Postgres:
             "initdb", "--username=odysseus", f"--pwfile={password}", "--auth=scram-sha-256", "--encoding=UTF8",
             "--locale=C.UTF-8", "--no-sync",
         )  # fmt: skip
+        for attempt in range(3):  # a port that was free a moment ago may be somebody's
+            try:
+                return self._start(folder)
+            except AssertionError:
+                if attempt == 2:
+                    raise
+
+    def _start(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {folder} -c fsync=off -c max_connections=200"
         self._call("pg_ctl", "--wait", "--timeout=60", f"--log={folder}/log", f"--options={options}", "start")
 
