@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from tests.fake_upstream import Script
 from tests.process.models import Cue, Flood, Models, before_headers, before_token, words
-from tests.process.raw_client import Client, until
+from tests.process.raw_client import Client, request, until
 from tests.process.service import Process, books, check_books, serving
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
@@ -173,7 +173,7 @@ async def test_a_second_signal_hurries(models: Models, tmp_path: Path, number: s
 
 
 @BOTH
-async def test_clients_that_never_read_hold_nobody_up(models: Models, tmp_path: Path, way: str) -> None:
+async def test_clients_that_do_nothing_hold_nobody_up(models: Models, tmp_path: Path, way: str) -> None:
     async with serving(models, tmp_path, way, drain_s=0.3) as service:
         flood = Flood(blocks=2000, at_once=50)
         detached = await service.chat(models.plan(flood), receive_buffer=4096)
@@ -186,6 +186,10 @@ async def test_clients_that_never_read_hold_nobody_up(models: Models, tmp_path: 
             await each.stuck()
         silent = await service.chat(models.plan(Cue("Hello")))
         await silent.read_text("Hello")
+        whole = request("POST", "/api/chat_stream", {"message": "hello"})
+        for length in (0, 20, len(whole) - 5):  # nor those that don't come to the end of their request
+            client = await service.connect()
+            await client.send(whole[:length])
         asked_at = time.monotonic()
         service.terminate()
         await silent.read_all()

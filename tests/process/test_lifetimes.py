@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -113,26 +114,43 @@ async def test_an_event_source_that_loses_its_connection(service: Service, model
 # A stream that stops with its client
 
 
+Start = Callable[..., Awaitable[Client]]
+
+
+async def compare(service: Service, prompt: str, **options: Any) -> Client:
+    return await service.chat(prompt, compare_mode=True, **options)
+
+
+async def pane(service: Service, prompt: str, **options: Any) -> Client:
+    made = (await service.post("/api/compare", {"message": prompt, "models": ["m", "n"]})).json
+    return await service.open("GET", made["panes"][0]["stream"], **options)
+
+
+DIRECT = pytest.mark.parametrize("start", [compare, pane])
+
+
+@DIRECT
 @pytest.mark.parametrize("how", LEAVINGS)
 @pytest.mark.parametrize("moment", MOMENTS)
-async def test_a_compare_stream_that_closes_stops_its_model(
-    service: Service, models: Models, latencies: Latencies, moment: str, how: str
+async def test_a_direct_stream_that_closes_stops_its_model(
+    service: Service, models: Models, latencies: Latencies, moment: str, how: str, start: Start
 ) -> None:
     for _ in range(5):
         script, text = MOMENTS[moment]
-        client = await service.chat(prompt := models.plan(script()), compare_mode=True)
+        client = await start(service, prompt := models.plan(script()))
         await reach(models, prompt, client, text)
         since = client.leave(how)
         latencies.note("client close -> upstream close", await models.closes(prompt, since, SOON_S))
         await stopped_once(service, client, text)
 
 
+@DIRECT
 @pytest.mark.parametrize("how", ["fin", "reset"])  # a half-close waits for its pings here: see test_holes.py
-async def test_a_compare_stream_that_closes_unread(
-    service: Service, models: Models, latencies: Latencies, how: str
+async def test_a_direct_stream_that_closes_unread(
+    service: Service, models: Models, latencies: Latencies, how: str, start: Start
 ) -> None:
     flood = Flood()
-    client = await service.chat(prompt := models.plan(flood), compare_mode=True, receive_buffer=4096)
+    client = await start(service, prompt := models.plan(flood), receive_buffer=4096)
     await flood.stuck()
     since = client.leave(how)
     latencies.note("client close -> upstream close, blocked in write", await models.closes(prompt, since, SOON_S))
@@ -150,6 +168,18 @@ async def test_a_body_where_none_belongs(service: Service, models: Models, laten
     since = client.leave(how)
     latencies.note("client close -> upstream close, large body on a GET", await models.closes(prompt, since, SOON_S))
     await stopped_once(service, client, "Hello")
+
+
+async def test_a_hundred_that_close_at_once(service: Service, models: Models, latencies: Latencies) -> None:
+    prompts = [models.plan(Cue("Hello")) for _ in range(100)]
+    clients = [await compare(service, prompt) for prompt in prompts]
+    for client in clients:
+        await client.read_text("Hello")
+    since = [client.leave(LEAVINGS[number % 3]) for number, client in enumerate(clients)]
+    for prompt, at in zip(prompts, since, strict=True):
+        latencies.note("client close -> upstream close, 100 at once", await models.closes(prompt, at, SOON_S))
+    for client in clients:
+        assert await service.abandoned(client) == "Hello"
 
 
 async def test_a_pane_that_closes_leaves_the_others(service: Service, models: Models, latencies: Latencies) -> None:
@@ -207,24 +237,12 @@ async def test_stop(service: Service, models: Models, latencies: Latencies, mome
     assert (await service.stop(client.session_id)).json == {"stopped": False}
 
 
-Stuck = Callable[[Service, str], Awaitable[Client]]
-
-
-async def stuck_pane(service: Service, prompt: str) -> Client:
-    compare = (await service.post("/api/compare", {"message": prompt, "models": ["m", "n"]})).json
-    return await service.open("GET", compare["panes"][0]["stream"], receive_buffer=4096)
-
-
-async def stuck_compare(service: Service, prompt: str) -> Client:
-    return await service.chat(prompt, compare_mode=True, receive_buffer=4096)
-
-
-@pytest.mark.parametrize("start", [stuck_compare, stuck_pane])
+@DIRECT
 async def test_stop_of_a_stream_that_is_blocked_in_write(
-    service: Service, models: Models, latencies: Latencies, start: Stuck
+    service: Service, models: Models, latencies: Latencies, start: Start
 ) -> None:
     flood = Flood()
-    client = await start(service, prompt := models.plan(flood))
+    client = await start(service, prompt := models.plan(flood), receive_buffer=4096)
     await flood.stuck()
     since = time.monotonic()
     stopped = (await service.stop(client.session_id)).json

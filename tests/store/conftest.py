@@ -38,12 +38,10 @@ class Postgres:
             "initdb", "--username=odysseus", f"--pwfile={password}", "--auth=scram-sha-256", "--encoding=UTF8",
             "--locale=C.UTF-8", "--no-sync",
         )  # fmt: skip
-        for attempt in range(3):  # a port that was free a moment ago may be somebody's
-            try:
-                return self._start(folder)
-            except AssertionError:
-                if attempt == 2:
-                    raise
+        try:
+            self._start(folder)
+        except AssertionError:  # a port that was free a moment ago may be somebody's
+            self._start(folder)
 
     def _start(self, folder: Path) -> None:
         with socket.socket() as free:
