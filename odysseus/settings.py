@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +27,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from odysseus.errors import SettingsError
 
-__all__ = ["Settings", "UpstreamSettings"]
+__all__ = ["McpServerSettings", "Settings", "UpstreamSettings"]
 
 _PREFIX = "ODYSSEUS_"
 _CONFIG = f"{_PREFIX}CONFIG"
@@ -56,6 +56,36 @@ class UpstreamSettings(BaseModel):
     url: HttpUrl
     api_key: Key | None = None
     models: tuple[str, ...] = ()
+
+
+class McpServerSettings(BaseModel):
+    """One MCP server, reached by running *command* (stdio) or at *url* (streamable HTTP); an entry of
+    `[[mcp_servers]]`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]+([_-][A-Za-z0-9]+)*$", max_length=32)]
+    """Its tools are called `name__tool`."""
+    command: str | None = None
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = Field(default_factory=dict)
+    cwd: Path | None = None
+    url: HttpUrl | None = None
+    headers: Mapping[str, Key] = Field(default_factory=dict)
+    tools: tuple[str, ...] | None = None
+    """Those that may be called, by their names at the server; None allows all."""
+    needs_approval: bool | tuple[str, ...] = False
+    """Which of them wait for somebody's approval."""
+
+    @model_validator(mode="after")
+    def _one_transport(self) -> McpServerSettings:
+        if (self.command is None) == (self.url is None):
+            raise ValueError("needs either a command or a url")
+        if self.command is None and (self.args or self.env or self.cwd):
+            raise ValueError("args, env and cwd belong to a command")
+        if self.url is None and self.headers:
+            raise ValueError("headers belong to a url")
+        return self
 
 
 class Settings(BaseSettings):
