@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-from odysseus.events import Part, PartKind
+from collections.abc import Iterable, Sequence
 
-__all__ = ["Answer"]
+from odysseus.events import Part, TextKind, ToolCall, ToolCallPart, ToolResult
+
+__all__ = ["Answer", "stopped_results", "with_stopped_results"]
+
+
+class _Growing:
+    """A part of text whose pieces are joined when somebody looks, so that adding stays linear in a long answer."""
+
+    __slots__ = ("kind", "pieces")
+
+    def __init__(self, kind: TextKind) -> None:
+        self.kind = kind
+        self.pieces: list[str] = []
 
 
 class Answer:
-    """Collects text and reasoning. Pieces are joined when somebody looks, so adding stays linear in a long answer."""
+    """Collects text, reasoning, tool calls and their results."""
 
-    __slots__ = ("_parts", "size")
+    __slots__ = ("_parts",)
 
     def __init__(self) -> None:
-        self._parts: list[tuple[PartKind, list[str]]] = []
-        self.size = 0
-        """Characters of text and reasoning together."""
+        self._parts: list[_Growing | ToolCall | ToolResult] = []
 
-    def add(self, kind: PartKind, text: str) -> None:
+    def add(self, kind: TextKind, text: str) -> None:
         """Append *text*: to the last part if that is of the same kind, else as a new part."""
-        if not self._parts or self._parts[-1][0] != kind:
-            self._parts.append((kind, []))
-        self._parts[-1][1].append(text)
-        self.size += len(text)
+        last = self._parts[-1] if self._parts else None
+        if not isinstance(last, _Growing) or last.kind != kind:
+            last = _Growing(kind)
+            self._parts.append(last)
+        last.pieces.append(text)
+
+    def add_tool(self, event: ToolCall | ToolResult) -> None:
+        self._parts.append(event)
 
     def parts(self) -> list[Part]:
-        return [{"type": kind, "text": "".join(pieces)} for kind, pieces in self._parts]
+        return [_part(part) for part in self._parts]
 
     @property
     def content(self) -> str:
@@ -35,5 +49,44 @@ class Answer:
     def reasoning(self) -> str:
         return self._joined("reasoning")
 
-    def _joined(self, wanted: PartKind) -> str:
-        return "".join(piece for kind, pieces in self._parts if kind == wanted for piece in pieces)
+    def _joined(self, wanted: TextKind) -> str:
+        return "".join(
+            piece for part in self._parts if isinstance(part, _Growing) and part.kind == wanted for piece in part.pieces
+        )
+
+
+def stopped_results(parts: Iterable[Part]) -> Sequence[ToolResult]:
+    """Return the results that *parts* lack, for an answer that ends while tools are at work.
+
+    A provider refuses a conversation in which a call has no result, so that the session could never go on.
+    """
+    calls: dict[str, ToolCallPart] = {}
+    for part in parts:
+        if part["type"] == "tool_call":
+            calls[part["call_id"]] = part
+        elif part["type"] == "tool_result":
+            calls.pop(part["call_id"], None)
+    return [
+        ToolResult(call_id, call["name"], "stopped", is_error=True, duration_ms=None) for call_id, call in calls.items()
+    ]
+
+
+def with_stopped_results(parts: Sequence[Part]) -> list[Part]:
+    return [*parts, *(_part(result) for result in stopped_results(parts))]
+
+
+def _part(part: _Growing | ToolCall | ToolResult) -> Part:
+    match part:
+        case _Growing():
+            return {"type": part.kind, "text": "".join(part.pieces)}
+        case ToolCall():
+            return {"type": "tool_call", "call_id": part.call_id, "name": part.name, "arguments": part.arguments}
+        case ToolResult():
+            return {
+                "type": "tool_result",
+                "call_id": part.call_id,
+                "name": part.name,
+                "output": part.output,
+                "is_error": part.is_error,
+                "duration_ms": part.duration_ms,
+            }

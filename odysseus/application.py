@@ -5,18 +5,28 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from aiohttp import web
 from pydantic import HttpUrl
 
+from odysseus.agent import AgentLimits
+from odysseus.compares import Compares
 from odysseus.data_folder import data_folder
 from odysseus.run import Limits
 from odysseus.runs import Runs
 from odysseus.saves import FileSpool, Saves
 from odysseus.service import Service
-from odysseus.settings import Settings, UpstreamSettings
+from odysseus.settings import BuiltIn, Settings, UpstreamSettings
 from odysseus.store import Database, Store, database_url
 from odysseus.tasks import Tasks
+from odysseus.tools import Tool
+from odysseus.tools.calculator import calculator
+from odysseus.tools.current_time import current_time
+from odysseus.tools.fetch_url import UrlFetcher
+from odysseus.tools.functions import tool_of
+from odysseus.tools.search_sessions import search_sessions_tool
+from odysseus.tools.toolbox import Toolbox, ToolServer
 from odysseus.upstream.catalog import Catalog
 from odysseus.upstream.client import Client
 from odysseus.upstream.demo import DemoServer
@@ -24,7 +34,7 @@ from odysseus.web import chat, compare, ops, sessions
 from odysseus.web.errors import errors_as_json, until_answered
 from odysseus.web.metrics import METRICS, registry
 from odysseus.web.openapi import describe
-from odysseus.web.routes import SERVICE, SETTINGS, add_routes
+from odysseus.web.routes import COMPARES, SERVICE, SETTINGS, add_routes
 
 __all__ = ["create_app", "create_runner", "drain", "log_to_stderr"]
 
@@ -58,7 +68,9 @@ def create_app(settings: Settings) -> web.Application:
             stack.push_async_callback(tasks.drain, _SAVES_S)
             stack.callback(saves.close)
             runs: Runs[bytes] = Runs(_limits(settings), tasks=tasks)
-            app[SERVICE] = Service(runs, store, catalog, saves, tasks, pane_expiry_s=settings.pane_expiry_s)
+            toolbox = await _toolbox(settings, store, stack)
+            app[SERVICE] = Service(runs, store, catalog, toolbox, _agent_limits(settings), saves, tasks)
+            app[COMPARES] = Compares(app[SERVICE], pane_expiry_s=settings.pane_expiry_s)
             app[METRICS] = registry(runs, saves)
             yield
 
@@ -104,6 +116,28 @@ async def recover(store: Store, saves: Saves) -> None:
         _log.warning("%d answers of an earlier process were cut short by its death", lost)
 
 
+async def _toolbox(settings: Settings, store: Store, stack: AsyncExitStack) -> Toolbox:
+    fetcher = UrlFetcher()
+    stack.push_async_callback(fetcher.close)
+    functions = (
+        tool_of(calculator),
+        tool_of(current_time),
+        tool_of(fetcher.fetch_url),
+        search_sessions_tool(store.search),
+    )
+    known = {tool.name: tool for tool in functions}
+    builtin = [replace(known[name], needs_approval=name in settings.tools_need_approval) for name in settings.tools]
+    servers: list[ToolServer] = []
+    if settings.mcp_servers:
+        from odysseus.tools.mcp import McpServer  # takes half a second, which only those wait who have servers
+
+        servers += [McpServer(server) for server in settings.mcp_servers]
+    toolbox = Toolbox(builtin, servers)
+    stack.push_async_callback(toolbox.close)
+    toolbox.start()
+    return toolbox
+
+
 async def _model_servers(settings: Settings, stack: AsyncExitStack) -> list[UpstreamSettings]:
     if servers := settings.model_servers():
         return list(servers)
@@ -124,6 +158,17 @@ def _server(server: UpstreamSettings, settings: Settings) -> tuple[Client, tuple
         silence_s=settings.upstream_silence_s,
     )
     return client, server.models
+
+
+def _agent_limits(settings: Settings) -> AgentLimits:
+    return AgentLimits(
+        max_tool_rounds=settings.max_tool_rounds,
+        max_round_calls=settings.max_round_calls,
+        max_parallel_tools=settings.max_parallel_tools,
+        max_tool_output_chars=settings.max_tool_output_chars,
+        tool_timeout_s=settings.tool_timeout_s,
+        approval_timeout_s=settings.approval_timeout_s,
+    )
 
 
 def _limits(settings: Settings) -> Limits:

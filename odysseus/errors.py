@@ -8,6 +8,7 @@
     │   ├── Busy                 the session already runs
     │   ├── StoppedBeforeStart   the stop overtook its run
     │   ├── AlreadyClaimed       a compare pane is started once
+    │   ├── AlreadyDecided       a tool call is approved or denied once
     │   ├── TooMany              a limit of the service is reached
     │   ├── Draining             the service is going down
     │   └── ModelsUnknown        no model server has said what it serves
@@ -24,6 +25,7 @@ from odysseus.states import StopReason
 
 __all__ = [
     "AlreadyClaimed",
+    "AlreadyDecided",
     "Busy",
     "Draining",
     "InvalidField",
@@ -114,6 +116,19 @@ class AlreadyClaimed(RequestError):
 
     def __str__(self) -> str:
         return "this pane has been started"
+
+
+class AlreadyDecided(RequestError):
+    """Somebody has decided call *call_id*, or its time is over."""
+
+    code = "already_decided"
+
+    def __init__(self, call_id: str) -> None:
+        super().__init__(call_id)
+        self.call_id = call_id
+
+    def __str__(self) -> str:
+        return f"call {self.call_id} no longer waits for approval"
 
 
 class TooMany(RequestError):

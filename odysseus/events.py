@@ -5,8 +5,9 @@ What each field means to a client stands in the README, "Frames"; `odysseus.web.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 from typing_extensions import TypedDict  # pydantic reads only this one before Python 3.12
@@ -16,17 +17,23 @@ from odysseus.replay import END, event_id
 from odysseus.states import Status, StopReason
 
 __all__ = [
+    "ApprovalRequest",
     "Delta",
     "Ended",
     "Error",
     "Frames",
     "Part",
-    "PartKind",
     "Reasoning",
     "Snapshot",
     "Started",
     "StreamEvent",
+    "TextKind",
+    "TextPart",
     "Timings",
+    "ToolCall",
+    "ToolCallPart",
+    "ToolResult",
+    "ToolResultPart",
     "Usage",
     "UsageCount",
     "snapshot_frames",
@@ -35,14 +42,32 @@ __all__ = [
 _DONE = sse.encode(b"[DONE]")
 
 
-PartKind = Literal["text", "reasoning"]
+TextKind = Literal["text", "reasoning"]
 
 
-class Part(TypedDict):
-    """One piece of a message, in the order it was streamed."""
-
-    type: PartKind
+class TextPart(TypedDict):
+    type: TextKind
     text: str
+
+
+class ToolCallPart(TypedDict):
+    type: Literal["tool_call"]
+    call_id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+class ToolResultPart(TypedDict):
+    type: Literal["tool_result"]
+    call_id: str
+    name: str
+    output: str
+    is_error: bool
+    duration_ms: float | None
+
+
+Part = TextPart | ToolCallPart | ToolResultPart
+"""One piece of a message, in the order it was streamed."""
 
 
 class UsageCount(TypedDict):
@@ -84,6 +109,38 @@ class Reasoning:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """The model calls a tool; its `tool_result` follows, however the run ends."""
+
+    type: Literal["tool_call"] = field(default="tool_call", init=False)
+    call_id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a call gave. `duration_ms` counts from the tool's start; null if it never ran to its end."""
+
+    type: Literal["tool_result"] = field(default="tool_result", init=False)
+    call_id: str
+    name: str
+    output: str
+    is_error: bool
+    duration_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRequest:
+    """The call waits for somebody's decision: `POST /api/chat/approve/{session_id}`."""
+
+    type: Literal["approval_request"] = field(default="approval_request", init=False)
+    call_id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     type: Literal["usage"] = field(default="usage", init=False)
     prompt_tokens: int
@@ -122,7 +179,7 @@ class Ended:
     timings: Timings | None
 
 
-StreamEvent = Started | Delta | Reasoning | Usage | Snapshot | Error | Ended
+StreamEvent = Started | Delta | Reasoning | ToolCall | ToolResult | ApprovalRequest | Usage | Snapshot | Error | Ended
 
 
 class Frames:

@@ -12,15 +12,18 @@ from contextlib import aclosing
 from typing import Protocol
 
 from odysseus import events
-from odysseus.answer import Answer
+from odysseus.agent import AgentPiece
+from odysseus.answer import Answer, stopped_results
+from odysseus.approvals import Approvals
 from odysseus.checkpoints import Checkpoints
+from odysseus.conversation import conversation
 from odysseus.errors import StreamFailed
 from odysseus.events import Ended, Frames, Part, Started, Timings, UsageCount
-from odysseus.messages import Final, Message, Role, Turn, now
+from odysseus.messages import Final, Message, Turn, now
 from odysseus.saves import Saves
 from odysseus.states import Ending, StopReason
 from odysseus.tasks import Tasks
-from odysseus.upstream import Ask, ChatMessage, Finish, Piece, Reasoning, Text, Tokens, Upstream
+from odysseus.upstream import Ask, Call, Finish, Reasoning, Text, Tokens
 
 __all__ = ["Generation", "Transcript"]
 
@@ -38,13 +41,30 @@ class Transcript(Protocol):
         """Overwrite the answer so far, if it is still `streaming`."""
 
 
+class Model(Protocol):
+    """What a generation asks: a model server, or an agent in front of one."""
+
+    def ask(self, ask: Ask) -> AsyncGenerator[Sequence[AgentPiece], None]:
+        """See `odysseus.upstream.Upstream.ask`."""
+
+
 class Generation:
-    def __init__(self, turn: Turn, upstream: Upstream, transcript: Transcript, saves: Saves, tasks: Tasks) -> None:
+    def __init__(
+        self,
+        turn: Turn,
+        model: Model,
+        transcript: Transcript,
+        saves: Saves,
+        tasks: Tasks,
+        approvals: Approvals | None = None,
+    ) -> None:
         self.turn = turn
         self.answer = Answer()
+        self.approvals = approvals
+        """Where the model's tools ask for approval; None if they don't."""
         self.upstream_closed_at: float | None = None
         """Loop time at which the model server's connection was closed; None before, and if it was never asked."""
-        self._upstream = upstream
+        self._model = model
         self._transcript = transcript
         self._saves = saves
         self._frames = Frames(turn.run_id)
@@ -67,11 +87,11 @@ class Generation:
         yield self._frames.encode(
             Started(turn.run_id, turn.session_id, turn.message_id, turn.mode, turn.model, turn.detached)
         )
-        messages = _conversation(turn.system, await self._transcript.history(turn))
+        messages = conversation(turn.system, await self._transcript.history(turn))
         ask = Ask(model=turn.model, messages=messages, temperature=turn.temperature, max_tokens=turn.max_tokens)
         self._asked_at = _time()
         try:
-            async with aclosing(self._upstream.ask(ask)) as reads:
+            async with aclosing(self._model.ask(ask)) as reads:
                 async for pieces in reads:
                     for piece in pieces:
                         if (event := self._take(piece)) is not None:
@@ -80,8 +100,12 @@ class Generation:
             self.upstream_closed_at = _time()
 
     async def closing(self, ending: Ending, failure: BaseException | None) -> list[bytes]:
-        """Save the answer, then return the frames that announce its end."""
+        """Save the answer, then return the frames that announce its end: results of the calls that have none first."""
         self._checkpoints.close()
+        frames = []
+        for result in stopped_results(self.answer.parts()):
+            self.answer.add_tool(result)
+            frames.append(self._frames.encode(result))
         error = _error(ending, failure)
         timings = self._timings()
         await self._saves.save(
@@ -102,9 +126,11 @@ class Generation:
         ended = Ended(
             ending.status, ending.stop_reason, self.turn.message_id, self._finish_reason, self._usage, timings
         )
-        return [*([] if error is None else [self._frames.encode(error)]), self._frames.encode_last(ended)]
+        if error is not None:
+            frames.append(self._frames.encode(error))
+        return [*frames, self._frames.encode_last(ended)]
 
-    def _take(self, piece: Piece) -> events.StreamEvent | None:
+    def _take(self, piece: AgentPiece) -> events.StreamEvent | None:
         """Add *piece* to the answer; return the event that tells of it, if it is one to tell."""
         match piece:
             case Text(text):
@@ -118,9 +144,21 @@ class Generation:
                 return events.Usage(**usage)
             case Finish(reason):
                 self._finish_reason = reason
-                return None
+            case events.ToolCall():
+                self.answer.add_tool(piece)
+                self._checkpoints.grown(len(str(piece.arguments)))
+                return piece
+            case events.ToolResult():
+                self.answer.add_tool(piece)
+                self._checkpoints.grown(len(piece.output))
+                return piece
+            case events.ApprovalRequest():
+                return piece
+            case Call():
+                pass  # of a model that was offered no tools
+        return None
 
-    def _grow(self, kind: events.PartKind, text: str) -> None:
+    def _grow(self, kind: events.TextKind, text: str) -> None:
         if self._first_at is None:
             self._first_at = _time()
         self.answer.add(kind, text)
@@ -135,18 +173,6 @@ class Generation:
             return None
         ttft_ms = None if self._first_at is None else _ms(self._first_at - self._asked_at)
         return {"ttft_ms": ttft_ms, "duration_ms": _ms(_time() - self._asked_at)}
-
-
-def _conversation(system: str | None, history: Sequence[Message]) -> list[ChatMessage]:
-    """Return what the model reads. Roles alternate, as many chat templates demand: what a failed answer left as two
-    user messages in a row becomes one, and an answer without text is left out."""
-    messages: list[ChatMessage] = [{"role": "system", "content": system}] if system else []
-    for message in history:
-        if message.role is Role.USER and messages and messages[-1]["role"] == "user":
-            messages[-1] = {"role": "user", "content": f"{messages[-1]['content']}\n\n{message.content}"}
-        elif message.content:
-            messages.append({"role": message.role.value, "content": message.content})
-    return messages
 
 
 def _error(ending: Ending, failure: BaseException | None) -> events.Error | None:

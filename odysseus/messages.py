@@ -11,7 +11,7 @@ from enum import StrEnum
 from odysseus.events import Part, Timings, UsageCount
 from odysseus.states import Status, StopReason
 
-__all__ = ["Compare", "Final", "Message", "Mode", "Pane", "Role", "Session", "Turn", "new_id", "now"]
+__all__ = ["Compare", "Final", "Found", "Message", "Mode", "Pane", "Role", "Session", "Turn", "new_id", "now"]
 
 
 class Role(StrEnum):
@@ -21,6 +21,7 @@ class Role(StrEnum):
 
 class Mode(StrEnum):
     CHAT = "chat"
+    AGENT = "agent"
 
 
 def new_id(kind: str) -> str:
@@ -120,3 +121,14 @@ class Compare:
     mode: Mode
     created_at: datetime
     panes: Sequence[Pane]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A message that a search found, and where it stands."""
+
+    session_id: str
+    title: str | None
+    role: Role
+    created_at: datetime
+    excerpt: str

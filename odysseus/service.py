@@ -1,4 +1,4 @@
-"""What Odysseus does, in the words of its callers: start, join, resume, stop, compare. Knows nothing of HTTP.
+"""What Odysseus does, in the words of its callers: start, join, resume, stop, approve. Knows nothing of HTTP.
 
 It brings together what doesn't know each other: `runs` carries a generator, `generation` makes one of a turn, the
 store has what came before.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from odysseus.errors import AlreadyClaimed, Busy, InvalidField, NotFound, StoreError
-from odysseus.events import Ended, Snapshot, snapshot_frames
+from odysseus.agent import Agent, AgentLimits
+from odysseus.approvals import Approvals, Verdict
+from odysseus.errors import InvalidField, NotFound, StoreError
+from odysseus.events import ApprovalRequest, Ended, Snapshot, snapshot_frames
 from odysseus.generation import Generation
-from odysseus.messages import Compare, Message, Mode, Turn, new_id, now
+from odysseus.messages import Message, Mode, Turn, new_id
 from odysseus.replay import END, event_id, next_seq
 from odysseus.run import IfBusy, Run, Sink
 from odysseus.runs import Runs
@@ -21,6 +23,8 @@ from odysseus.saves import Saves
 from odysseus.states import Status, StopReason
 from odysseus.store import Store
 from odysseus.tasks import Tasks
+from odysseus.tools import Caller
+from odysseus.tools.toolbox import Toolbox
 from odysseus.upstream import Upstream
 from odysseus.upstream.catalog import Catalog
 
@@ -66,20 +70,30 @@ class StreamStatus:
     """None when the process that knew died."""
     last_event_id: str | None
     subscribers: int
+    approvals: Sequence[ApprovalRequest] = ()
+    """The tool calls that wait for a decision."""
     started_at: datetime
     ended_at: datetime | None
 
 
 class Service:
     def __init__(
-        self, runs: Runs[bytes], store: Store, catalog: Catalog, saves: Saves, tasks: Tasks, *, pane_expiry_s: float
+        self,
+        runs: Runs[bytes],
+        store: Store,
+        catalog: Catalog,
+        toolbox: Toolbox,
+        agent_limits: AgentLimits,
+        saves: Saves,
+        tasks: Tasks,
     ) -> None:
         self.runs = runs
         self.store = store
         self.catalog = catalog
+        self.toolbox = toolbox
+        self._agent_limits = agent_limits
         self._saves = saves
         self._tasks = tasks
-        self._pane_expiry = timedelta(seconds=pane_expiry_s)
 
     # Starting
 
@@ -97,7 +111,7 @@ class Service:
         if run is not None:
             _check_session(run, request)
         else:
-            generation = Generation(turn, upstream, self.store, self._saves, self._tasks)
+            generation = self._generation(turn, upstream)
             run = self.runs.start(
                 turn.session_id,
                 generation.stream_with_save(),
@@ -122,7 +136,7 @@ class Service:
         if (run := self.runs.get(turn.run_id)) is not None:
             _check_session(run, request)
             return run
-        generation = Generation(turn, upstream, self.store, self._saves, self._tasks)
+        generation = self._generation(turn, upstream)
         await self.runs.direct(
             turn.session_id,
             generation.stream_with_save(),
@@ -168,6 +182,14 @@ class Service:
         )
         return turn, upstream
 
+    def _generation(self, turn: Turn, upstream: Upstream) -> Generation:
+        if turn.mode is Mode.CHAT:
+            return Generation(turn, upstream, self.store, self._saves, self._tasks)
+        approvals = Approvals() if turn.detached else None
+        caller = Caller(turn.session_id)
+        agent = Agent(upstream, self.toolbox, self._agent_limits, caller, approvals, self._tasks)
+        return Generation(turn, agent, self.store, self._saves, self._tasks, approvals)
+
     # Coming back
 
     async def resume(
@@ -211,7 +233,8 @@ class Service:
             message = await self.store.latest_answer(session_id)
             run = self.runs.latest(session_id)  # it may have begun while the store was asked
         if run is not None:
-            turn, events = generation_of(run).turn, len(run.log)
+            generation, events = generation_of(run), len(run.log)
+            turn, approvals = generation.turn, generation.approvals
             return StreamStatus(
                 run_id=run.id,
                 status=run.status,
@@ -222,6 +245,7 @@ class Service:
                 events=events,
                 last_event_id=event_id(run.id, events - 1) if events else None,
                 subscribers=run.subscribers,
+                approvals=() if approvals is None else approvals.waiting(),
                 started_at=run.started_at,
                 ended_at=run.ended_at,
             )
@@ -284,11 +308,26 @@ class Service:
             run.id, run.status, generation.turn.message_id, len(generation.answer.content), round(waited_s * 1000, 2)
         )
 
+    # Deciding
+
+    async def approve(self, session_id: str, call_id: str, verdict: Verdict) -> None:
+        """Decide whether a tool call that waits for it may be made.
+
+        Raises `NotFound` for an unknown session or call, `AlreadyDecided` for a call that no longer waits.
+        """
+        run = self.runs.current(session_id)
+        if run is None:
+            await self.store.session(session_id)
+        approvals = None if run is None else generation_of(run).approvals
+        if approvals is None:
+            raise NotFound("call that waits for approval")
+        approvals.decide(call_id, verdict)
+
     # Sessions
 
     async def messages(self, session_id: str) -> Sequence[Message]:
         """Return the session's messages, a streaming one as it is this very moment."""
-        return [self._fresh(message) for message in await self.store.messages(session_id)]
+        return [self.fresh(message) for message in await self.store.messages(session_id)]
 
     def active_run(self, session_id: str) -> str | None:
         live = self.runs.live(session_id)
@@ -301,57 +340,13 @@ class Service:
         self.runs.stop(session_id)  # what began between the two: its answer has no row any more
         self.runs.forget_session(session_id)
 
-    def _fresh(self, message: Message) -> Message:
+    def fresh(self, message: Message) -> Message:
+        """Return *message*, if it streams here as it is this very moment."""
         run = self.runs.get(message.run_id) if message.run_id else None
         if run is None or message.status is not Status.STREAMING:
             return message
         answer = generation_of(run).answer
         return replace(message, content=answer.content, reasoning=answer.reasoning, parts=answer.parts())
-
-    # Compares
-
-    async def compare(
-        self, prompt: str, models: Sequence[str], mode: Mode = Mode.CHAT, system: str | None = None
-    ) -> Compare:
-        """Make a compare; each of its panes waits for its one client. Raises `InvalidField`, `ModelsUnknown`."""
-        for place, model in enumerate(models):
-            try:
-                await self.catalog.find(model)
-            except InvalidField as error:
-                raise InvalidField(f"models.{place}", error.problem) from error
-        return await self.store.create_compare(prompt=prompt, mode=mode, system=system, models=models)
-
-    async def pane(self, compare_id: str, number: int, sink: Sink[bytes]) -> bool:
-        """Run the pane with *sink* as its client, to the end; False if it has been started before.
-
-        Raises `NotFound` for an unknown pane and for one that nobody started in time, and what `direct` raises.
-        """
-        compare = await self.store.compare(compare_id)
-        if not 0 <= number < len(compare.panes):
-            raise NotFound("pane")
-        pane = compare.panes[number]
-        if pane.claimed:
-            return False
-        if now() - compare.created_at > self._pane_expiry:
-            raise NotFound("pane: it wasn't started in time")
-        request = Request(
-            text=compare.prompt, session_id=pane.session_id, mode=compare.mode, claims=(compare_id, number)
-        )
-        try:
-            await self.direct(request, sink)
-        except AlreadyClaimed:
-            return False
-        except Busy:
-            if any(generation_of(run).turn.claims == request.claims for run in self.runs.live(pane.session_id)):
-                return False  # somebody is just taking it
-            raise
-        return True
-
-    async def compare_results(self, compare_id: str) -> tuple[Compare, Sequence[Message | None]]:
-        """Return the compare and each pane's answer, None for one that wasn't started. Raises `NotFound`."""
-        compare = await self.store.compare(compare_id)
-        answers = [await self.store.latest_answer(pane.session_id) for pane in compare.panes]
-        return compare, [answer and self._fresh(answer) for answer in answers]
 
 
 def generation_of(run: Run[bytes]) -> Generation:

@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -27,10 +27,11 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from odysseus.errors import SettingsError
 
-__all__ = ["McpServerSettings", "Settings", "UpstreamSettings"]
+__all__ = ["BuiltIn", "McpServerSettings", "Settings", "UpstreamSettings"]
 
 _PREFIX = "ODYSSEUS_"
 _CONFIG = f"{_PREFIX}CONFIG"
+_ONLY_IN_FILE = frozenset({"upstreams", "mcp_servers"})
 
 
 def _sendable(key: SecretStr) -> SecretStr:
@@ -41,10 +42,19 @@ def _sendable(key: SecretStr) -> SecretStr:
     return SecretStr(value)
 
 
+def _header(header: SecretStr) -> SecretStr:
+    """As `_sendable`, but a header's value may be several words, as in `Bearer key`."""
+    words = (_sendable(SecretStr(word)).get_secret_value() for word in header.get_secret_value().split())
+    return SecretStr(" ".join(words))
+
+
 Seconds = Annotated[float, Field(gt=0, le=10_000_000)]
 Count = Annotated[int, Field(ge=1)]
 Key = Annotated[SecretStr, AfterValidator(_sendable)]
+Header = Annotated[SecretStr, AfterValidator(_header)]
 Names = Annotated[tuple[str, ...], NoDecode]
+BuiltIn = Literal["calculator", "current_time", "fetch_url", "search_sessions"]
+Tools = Annotated[tuple[BuiltIn, ...], NoDecode]
 
 
 class UpstreamSettings(BaseModel):
@@ -71,7 +81,7 @@ class McpServerSettings(BaseModel):
     env: Mapping[str, str] = Field(default_factory=dict)
     cwd: Path | None = None
     url: HttpUrl | None = None
-    headers: Mapping[str, Key] = Field(default_factory=dict)
+    headers: Mapping[str, Header] = Field(default_factory=dict)
     tools: tuple[str, ...] | None = None
     """Those that may be called, by their names at the server; None allows all."""
     needs_approval: bool | tuple[str, ...] = False
@@ -112,6 +122,22 @@ class Settings(BaseSettings):
     upstream_silence_s: Seconds = Field(120, description="limit between two bytes; then `upstream_timeout`")
     idle_timeout_s: Seconds = Field(900, description="a run without any frame for so long is stopped, `idle_timeout`")
     wall_clock_timeout_s: Seconds = Field(7200, description="a run is stopped after so long, `wall_clock_timeout`")
+    tools: Tools = Field(
+        ("calculator", "current_time", "search_sessions"),
+        description="built-in tools of agent mode, comma-separated, or `none`; `fetch_url` (public web pages) is off",
+    )
+    tools_need_approval: Tools = Field((), description="those of them that wait for somebody's approval")
+    mcp_servers: tuple[McpServerSettings, ...] = Field(
+        (),
+        description="MCP servers; in the file: `[[mcp_servers]]` with `name` and either `command`, `args`, `env`, `cwd`"
+        " or `url`, `headers`; `tools` names those that may be called, `needs_approval` is true or a list of names",
+    )
+    max_tool_rounds: Count = Field(25, description="a model that calls tools so often ends, `tool_rounds`")
+    max_round_calls: Count = Field(32, description="calls at once that are run; the model is told of the others")
+    max_parallel_tools: Count = Field(8, description="tools of a run that work side by side")
+    max_tool_output_chars: Count = Field(32_000, description="a longer result is cut, with a mark")
+    tool_timeout_s: Seconds = Field(60, description="a tool that takes longer is stopped; the model is told")
+    approval_timeout_s: Seconds = Field(300, description="a call that nobody approves for so long is denied")
     max_log_bytes: Count = Field(32 * 1024 * 1024, description="a run whose frames exceed it is stopped, `log_limit`")
     max_runs: Count = Field(1000, description="live runs at once; then 503 `too_many_runs`")
     max_subscribers: Count = Field(20_000, description="subscribers at once; then 503 `too_many_subscribers`")
@@ -127,7 +153,7 @@ class Settings(BaseSettings):
     @classmethod
     def load(cls) -> Settings:
         """Read the environment, and the file that `ODYSSEUS_CONFIG` names. Raises `SettingsError`."""
-        known = {f"{_PREFIX}{name.upper()}" for name in cls.model_fields if name != "upstreams"} | {_CONFIG}
+        known = {f"{_PREFIX}{name.upper()}" for name in cls.model_fields if name not in _ONLY_IN_FILE} | {_CONFIG}
         for name in os.environ:
             if name.upper().startswith(_PREFIX) and name.upper() not in known:
                 raise SettingsError(name, f"no such setting{_meant(name.upper(), known)}")
@@ -147,19 +173,25 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, _File(settings_cls)
 
-    @field_validator("upstream_models", mode="before")
+    @field_validator("upstream_models", "tools", "tools_need_approval", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("tools", mode="before")
+    @classmethod
+    def _none(cls, value: object) -> object:
+        return () if value == "none" else value
 
     @model_validator(mode="after")
     def _upstream_is_whole(self) -> Settings:
         for name in ("upstream_api_key", "upstream_models"):
             if getattr(self, name) and self.upstream_url is None:
                 raise SettingsError(_PREFIX + name.upper(), f"is set, but {_PREFIX}UPSTREAM_URL isn't")
-        names = [upstream.name for upstream in self.model_servers()]
-        if len(set(names)) < len(names):
-            raise SettingsError("upstreams", "two of them have the same name")
+        for setting, named in (("upstreams", self.model_servers()), ("mcp_servers", self.mcp_servers)):
+            names = [entry.name for entry in named]
+            if len(set(names)) < len(names):
+                raise SettingsError(setting, "two of them have the same name")
         return self
 
     def model_servers(self) -> Sequence[UpstreamSettings]:
@@ -181,8 +213,9 @@ class Settings(BaseSettings):
         yield "| setting | default | meaning |"
         yield "|---|---|---|"
         for name, field in cls.model_fields.items():
-            default = "" if field.default in (None, ()) else f"`{field.default}`"
-            shown = f"`{name}`, only in the file" if name == "upstreams" else f"`{_PREFIX}{name.upper()}`"
+            value = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+            default = "" if value in (None, "") else f"`{value}`"
+            shown = f"`{name}`, only in the file" if name in _ONLY_IN_FILE else f"`{_PREFIX}{name.upper()}`"
             yield f"| {shown} | {default} | {field.description} |"
 
 
@@ -211,7 +244,8 @@ def _settings_error(error: ValidationError) -> SettingsError:
     setting = f"{_PREFIX}{name.upper()}" if f"{_PREFIX}{name.upper()}" in os.environ else ".".join((name, *inner))
     if first["type"] == "extra_forbidden":
         return SettingsError(setting, f"no such setting{_meant(name, set(Settings.model_fields))}")
-    shown = isinstance(first["input"], str | int | float) and not any("key" in part for part in (name, *inner))
+    secret = any(word in part for part in (name, *inner) for word in ("key", "env", "headers"))
+    shown = isinstance(first["input"], str | int | float) and not secret
     got = f" (got {str(first['input'])!r})" if shown else ""
     return SettingsError(setting, f"{first['msg'][0].lower()}{first['msg'][1:]}{got}")
 

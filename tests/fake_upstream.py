@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
 
-__all__ = ["Exchange", "FakeUpstream", "Script", "breaks", "chunk", "in_turn", "say", "silent", "status"]
+__all__ = ["Exchange", "FakeUpstream", "Script", "breaks", "chunk", "in_turn", "say", "silent", "status", "wants"]
 
 Script = Callable[["Exchange"], Awaitable[None]]
 
@@ -20,11 +20,12 @@ def chunk(
     content: str | None = None,
     *,
     reasoning: str | None = None,
+    tool_calls: Sequence[dict[str, Any]] | None = None,
     finish_reason: str | None = None,
     usage: dict[str, int] | None = None,
 ) -> bytes:
     """Return one event of a streamed answer."""
-    delta = {"content": content, "reasoning_content": reasoning}
+    delta = {"content": content, "reasoning_content": reasoning, "tool_calls": tool_calls}
     choice = {"index": 0, "delta": {k: v for k, v in delta.items() if v is not None}, "finish_reason": finish_reason}
     return b"data: " + json.dumps({"choices": [] if usage else [choice], "usage": usage}).encode() + b"\n\n"
 
@@ -194,6 +195,28 @@ def status(number: int, body: bytes = b"sesame", content_type: str = "applicatio
     async def script(exchange: Exchange) -> None:
         await exchange.head(number, content_type=content_type, **headers)
         await exchange.send(body)
+        await exchange.end()
+
+    return script
+
+
+def wants(*calls: tuple[str, str, str], done: bool = True) -> Script:
+    """Return a script that calls tools (id, name, arguments), each in three fragments, all of them interleaved; with
+    done=False it falls silent when the last fragment is still to come."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.head()
+        heads = [{"index": n, "id": id_, "function": {"name": name}} for n, (id_, name, _) in enumerate(calls)]
+        await exchange.send(chunk(tool_calls=heads))
+        halves = [len(arguments) // 2 for _, _, arguments in calls]
+        for n, (_, _, arguments) in enumerate(calls):
+            await exchange.send(chunk(tool_calls=[{"index": n, "function": {"arguments": arguments[: halves[n]]}}]))
+        if not done:
+            await asyncio.Event().wait()
+        for n, (_, _, arguments) in enumerate(calls):
+            await exchange.send(chunk(tool_calls=[{"index": n, "function": {"arguments": arguments[halves[n] :]}}]))
+        await exchange.send(chunk(finish_reason="tool_calls"))
+        await exchange.send(b"data: [DONE]\n\n")
         await exchange.end()
 
     return script

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "odysseus"
 
 GROUND = (
-    ("sse", "replay", "states", "tombstones"),
+    ("sse", "replay", "states", "tombstones", "storable"),
     ("errors", "events"),
     ("messages", "answer", "settings"),
 )
@@ -20,8 +20,10 @@ FLOORS = (
     ("tasks", "run", "data_folder"),
     ("upstream", "store", "watchdogs"),
     ("saves", "checkpoints", "lifetime", "conversation", "tools", "approvals"),
-    ("generation", "agent", "runs"),
+    ("agent", "runs"),
+    ("generation",),
     ("service",),
+    ("compares",),
     ("web",),
     ("application",),
     ("cli",),
@@ -67,7 +69,7 @@ def test_imports_go_down(path: Path) -> None:
         (("generation", "saves", "checkpoints"), {"aiohttp", "aiohttp_sse", "odysseus.runs", "odysseus.web"}),
         (("agent", "approvals", "conversation"), {"aiohttp", "mcp", "odysseus.runs", "odysseus.store", "odysseus.web"}),
         (("tools",), {"odysseus.store", "odysseus.upstream", "odysseus.runs", "odysseus.web", "sqlalchemy"}),
-        (("service",), {"aiohttp", "aiohttp_sse", "mcp"}),
+        (("service", "compares"), {"aiohttp", "aiohttp_sse", "mcp"}),
         (("upstream",), {"odysseus.store", "sqlalchemy"}),
         (("store",), {"odysseus.upstream", "aiohttp"}),
     ],

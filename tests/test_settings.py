@@ -37,7 +37,9 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return load
 
 
-DEFAULTS = {
+ONLY_IN_FILE = ("upstreams", "mcp_servers")
+
+DEFAULTS: dict[str, Any] = {
     "host": "127.0.0.1",
     "port": 8080,
     "data_dir": Path("data"),
@@ -50,6 +52,15 @@ DEFAULTS = {
     "upstream_silence_s": 120,
     "idle_timeout_s": 900,
     "wall_clock_timeout_s": 7200,
+    "tools": ("calculator", "current_time", "search_sessions"),
+    "tools_need_approval": (),
+    "mcp_servers": (),
+    "max_tool_rounds": 25,
+    "max_round_calls": 32,
+    "max_parallel_tools": 8,
+    "max_tool_output_chars": 32_000,
+    "tool_timeout_s": 60,
+    "approval_timeout_s": 300,
     "max_log_bytes": 32 * 1024 * 1024,
     "max_runs": 1000,
     "max_subscribers": 20_000,
@@ -69,7 +80,7 @@ def test_defaults(load: Any) -> None:
     assert load().model_servers() == ()
 
 
-@pytest.mark.parametrize("empty", [name for name in DEFAULTS if name != "upstreams"])
+@pytest.mark.parametrize("empty", [name for name in DEFAULTS if name not in ONLY_IN_FILE])
 def test_an_empty_variable_is_none(load: Any, empty: str) -> None:
     assert getattr(load(**{f"ODYSSEUS_{empty.upper()}": ""}), empty) == DEFAULTS[empty]
 
@@ -77,7 +88,7 @@ def test_an_empty_variable_is_none(load: Any, empty: str) -> None:
 OTHERS: dict[str, Any] = {
     name: default + 1 if isinstance(default, int | float) else "http://x/v1"
     for name, default in DEFAULTS.items()
-    if name not in ("upstreams", "upstream_models")
+    if not isinstance(default, tuple)
 }
 
 
@@ -104,6 +115,42 @@ def test_names_of_models(load: Any, names: str | list[str]) -> None:
         assert load("port = 1", ODYSSEUS_UPSTREAM_URL="http://x", ODYSSEUS_UPSTREAM_MODELS=names).upstream_models == (
             "m", "n", "o"
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "tools"),
+    [("calculator , fetch_url,", ("calculator", "fetch_url")), ("none", ()), ("", DEFAULTS["tools"])],
+)
+def test_names_of_tools(load: Any, names: str, tools: tuple[str, ...]) -> None:
+    assert load(ODYSSEUS_TOOLS=names).tools == tools
+    assert load(ODYSSEUS_TOOLS_NEED_APPROVAL="calculator").tools_need_approval == ("calculator",)
+    assert load("tools = []", ODYSSEUS_TOOLS=names).tools == tools or not names
+
+
+def test_mcp_servers(load: Any) -> None:
+    file = f"""
+        [[mcp_servers]]
+        name = "files"
+        command = "npx"
+        args = ["-y", "server"]
+        env = {{TOKEN = "{KEY}"}}
+        cwd = "/srv"
+        tools = ["read", "write"]
+        needs_approval = ["write"]
+        [[mcp_servers]]
+        name = "web_search-2"
+        url = "https://mcp.example/mcp"
+        headers = {{Authorization = "Bearer {KEY}"}}
+        needs_approval = true
+    """
+    settings = load(file)
+    files, search = settings.mcp_servers
+    assert (files.command, files.args, files.cwd) == ("npx", ("-y", "server"), Path("/srv"))
+    assert (files.tools, files.needs_approval) == (("read", "write"), ("write",))
+    assert files.env["TOKEN"].get_secret_value() == KEY
+    assert (str(search.url), search.tools, search.needs_approval) == ("https://mcp.example/mcp", None, True)
+    assert search.headers["Authorization"].get_secret_value() == f"Bearer {KEY}"
+    assert KEY not in repr(settings)
 
 
 def test_the_environment_goes_before_the_file(load: Any) -> None:
@@ -154,9 +201,10 @@ def test_the_table_of_the_readme() -> None:
         setting, default, meaning = (cell.strip() for cell in row.strip("|").split("|"))
         assert meaning
         told[setting.split("`")[1]] = default.strip("`").removesuffix(".0")
-    assert set(told) == {name if name == "upstreams" else f"ODYSSEUS_{name.upper()}" for name in Settings.model_fields}
+    shown = {name: name if name in ONLY_IN_FILE else f"ODYSSEUS_{name.upper()}" for name in Settings.model_fields}
+    assert set(told) == set(shown.values())
     for name, value in DEFAULTS.items():
-        assert told[name if name == "upstreams" else f"ODYSSEUS_{name.upper()}"] == ("" if not value else str(value))
+        assert told[shown[name]] == ("" if not value else ",".join(value) if isinstance(value, tuple) else str(value))
 
 
 # Refusals
@@ -178,18 +226,22 @@ WRONG: list[tuple[str, str, str]] = [
     *(
         (name, value, "(got")
         for name in ("UPSTREAM_CONNECT_S", "UPSTREAM_SILENCE_S", "IDLE_TIMEOUT_S", "WALL_CLOCK_TIMEOUT_S",
-                     "REPLAY_GRACE_S", "PANE_EXPIRY_S", "PING_INTERVAL_S", "SEND_TIMEOUT_S")
+                     "REPLAY_GRACE_S", "PANE_EXPIRY_S", "PING_INTERVAL_S", "SEND_TIMEOUT_S", "TOOL_TIMEOUT_S",
+                     "APPROVAL_TIMEOUT_S")
         for value in ("soon", "0", "-1", "nan", "inf", "1e9")
     ),
     *(
         (name, value, "(got")
-        for name in ("MAX_LOG_BYTES", "MAX_RUNS", "MAX_SUBSCRIBERS", "MAX_BODY_BYTES")
+        for name in ("MAX_LOG_BYTES", "MAX_RUNS", "MAX_SUBSCRIBERS", "MAX_BODY_BYTES", "MAX_TOOL_ROUNDS",
+                     "MAX_ROUND_CALLS", "MAX_PARALLEL_TOOLS", "MAX_TOOL_OUTPUT_CHARS")
         for value in ("many", "0", "-1", "1.5", "1e3")
     ),
     *(("DRAIN_S", value, "(got") for value in ("soon", "-1", "nan")),
     *(("UPSTREAM_URL", value, "(got") for value in ("host/v1", "ftp://host", "http://", "http://host:99999")),
     ("UPSTREAM_API_KEY", KEY, "is set, but ODYSSEUS_UPSTREAM_URL isn't"),
     ("UPSTREAM_MODELS", "m", "is set, but ODYSSEUS_UPSTREAM_URL isn't"),
+    *(("TOOLS", value, "calculator") for value in ("calc", "calculator,none", "fetch-url")),
+    ("TOOLS_NEED_APPROVAL", "files__write", "calculator"),
     ("PROT", "1", "no such setting; did you mean ODYSSEUS_PORT?"),
     ("UPSTREAM_KEY", "1", "no such setting; did you mean ODYSSEUS_UPSTREAM"),
     ("QQQ", "", "no such setting"),
@@ -209,6 +261,11 @@ def server(**values: Any) -> str:
     """Return an entry of `[[upstreams]]`; None leaves a value out, the rest is TOML already."""
     entry = {"name": '"a"', "url": '"http://a/v1"', "api_key": f'"{KEY}"'} | values
     return "[[upstreams]]\n" + "".join(f"{name} = {value}\n" for name, value in entry.items() if value is not None)
+
+
+def mcp(**values: Any) -> str:
+    entry = {"name": '"a"', "command": '"true"'} | values
+    return "[[mcp_servers]]\n" + "".join(f"{name} = {value}\n" for name, value in entry.items() if value is not None)
 
 
 @pytest.mark.parametrize(
@@ -234,6 +291,18 @@ def server(**values: Any) -> str:
         (server(url=None), "upstreams.0.url", "required"),
         (server(name=None), "upstreams.0.name", "required"),
         (server(api_key=f"['{KEY}']"), "upstreams.0.api_key", "string"),
+        ("tools = ['calc']", "tools.0", "calculator"),
+        (mcp(command=None), "mcp_servers.0", "needs either a command or a url"),
+        (mcp(url="'http://a/mcp'"), "mcp_servers.0", "needs either a command or a url"),
+        (mcp(command=None, url="'http://a'", args="['x']"), "mcp_servers.0", "args, env and cwd belong to a command"),
+        (mcp(headers="{A = 'b'}"), "mcp_servers.0", "headers belong to a url"),
+        (mcp(name="'a b'"), "mcp_servers.0.name", "pattern"),
+        (mcp(name="'a__b'"), "mcp_servers.0.name", "pattern"),
+        (mcp(command=None, url="'a'"), "mcp_servers.0.url", "URL"),
+        (mcp(command=None, url="'http://a'", headers=f"{{A = '{KEY}ä'}}"), "mcp_servers.0.headers.A", "can't be sent"),
+        (mcp(env=f"{{A = ['{KEY}']}}"), "mcp_servers.0.env.A", "string"),
+        (mcp(needs_approval="5"), "mcp_servers.0.needs_approval", "valid"),
+        (mcp() + mcp(), "mcp_servers", "two of them have the same name"),
         ("port = ", "ODYSSEUS_CONFIG", "odysseus.toml isn't TOML: "),
         ("port = 1\nport = 2", "ODYSSEUS_CONFIG", "odysseus.toml isn't TOML: "),
         (b"host = '\xff'", "ODYSSEUS_CONFIG", "odysseus.toml isn't TOML"),

@@ -9,11 +9,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from odysseus.answer import with_stopped_results
 from odysseus.errors import AlreadyClaimed, NotFound
 from odysseus.events import Part
-from odysseus.messages import Compare, Final, Message, Mode, Pane, Role, Session, Turn, new_id, now
+from odysseus.messages import Compare, Final, Found, Message, Mode, Pane, Role, Session, Turn, new_id, now
 from odysseus.states import Status, StopReason
 from odysseus.store.database import Database
+from odysseus.store.search import search
 from odysseus.store.tables import compare_panes, compares, messages, sessions
 
 __all__ = ["Store"]
@@ -68,12 +70,24 @@ class Store:
 
         *but* are messages to leave alone, because their endings are known and only wait to be stored.
         """
-        statement = (
-            messages.update()
-            .where(messages.c.status == Status.STREAMING, messages.c.id.not_in(but))
-            .values(status=Status.INTERRUPTED, stop_reason=StopReason.NODE_LOST, ended_at=now())
+        lost = sa.select(messages.c.id, messages.c.parts).where(
+            messages.c.status == Status.STREAMING, messages.c.id.not_in(but)
         )
-        return (await self._database.write(lambda connection: connection.execute(statement))).rowcount
+
+        async def work(connection: AsyncConnection) -> int:
+            rows = (await connection.execute(lost)).all()
+            for message_id, parts in rows:
+                await connection.execute(
+                    _streaming(message_id).values(
+                        status=Status.INTERRUPTED,
+                        stop_reason=StopReason.NODE_LOST,
+                        parts=with_stopped_results(parts),
+                        ended_at=now(),
+                    )
+                )
+            return len(rows)
+
+        return await self._database.write(work)
 
     async def history(self, turn: Turn) -> Sequence[Message]:
         """Return the session's messages before the turn's answer, oldest first."""
@@ -95,6 +109,15 @@ class Store:
         )
         found = await self._messages(messages.c.n == newest.scalar_subquery())
         return found[0] if found else None
+
+    async def search(self, text: str, *, limit: int, but_session: str) -> Sequence[Found]:
+        """Return up to *limit* ended messages that hold at least one of the first words of *text*, the best first.
+
+        Those of session *but_session* and of compare panes are left out.
+        """
+        return await self._database.read(
+            lambda connection: search(connection, text, limit=limit, but_session=but_session)
+        )
 
     async def _messages(self, *where: sa.ColumnElement[bool]) -> Sequence[Message]:
         statement = sa.select(messages).where(*where).order_by(messages.c.n)

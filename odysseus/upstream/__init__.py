@@ -5,18 +5,67 @@ What a generation needs of a model server is here; `client` asks a real one over
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict
+from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
 from odysseus.events import UsageCount
 
-__all__ = ["Ask", "ChatMessage", "Finish", "Piece", "Reasoning", "Text", "Tokens", "Upstream"]
+__all__ = [
+    "Ask",
+    "Call",
+    "ChatMessage",
+    "Finish",
+    "FunctionCall",
+    "Offer",
+    "Piece",
+    "Reasoning",
+    "Text",
+    "Tokens",
+    "Upstream",
+]
 
 
-class ChatMessage(TypedDict):
-    role: Literal["system", "user", "assistant"]
+class Function(TypedDict):
+    name: str
+    arguments: str
+    """JSON."""
+
+
+class FunctionCall(TypedDict):
+    id: str
+    type: Literal["function"]
+    function: Function
+
+
+class PlainMessage(TypedDict):
+    role: Literal["system", "user"]
     content: str
+
+
+class AssistantMessage(TypedDict):
+    role: Literal["assistant"]
+    content: str | None
+    """None only beside calls."""
+    tool_calls: NotRequired[Sequence[FunctionCall]]
+
+
+class ToolMessage(TypedDict):
+    role: Literal["tool"]
+    tool_call_id: str
+    content: str
+
+
+ChatMessage = PlainMessage | AssistantMessage | ToolMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A tool as the model is told of it. *parameters* is a JSON schema."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +76,7 @@ class Ask:
     messages: Sequence[ChatMessage]
     temperature: float | None = None
     max_tokens: int | None = None
+    tools: Sequence[Offer] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +99,18 @@ class Tokens:
     usage: UsageCount
 
 
-Piece = Text | Reasoning | Finish | Tokens
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The model calls a tool. It comes when the model's turn is over and every byte of the call is there."""
+
+    id: str
+    """As the model server gave it: perhaps empty, perhaps not unique."""
+    name: str
+    arguments: str
+    """Meant to be a JSON object; whether it is one, only the model knows."""
+
+
+Piece = Text | Reasoning | Call | Finish | Tokens
 
 
 class Upstream(Protocol):

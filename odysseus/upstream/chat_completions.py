@@ -14,7 +14,9 @@ import orjson
 
 from odysseus.errors import UpstreamError
 from odysseus.sse import Decoder, EventTooLong
-from odysseus.upstream import Ask, Finish, Piece, Reasoning, Text, Tokens
+from odysseus.storable import storable
+from odysseus.upstream import Ask, Call, Finish, Piece, Reasoning, Text, Tokens
+from odysseus.upstream.tool_calls import ToolCalls
 
 __all__ = ["AnswerDecoder", "request_body"]
 
@@ -22,7 +24,11 @@ _MAX_COUNT = 2**53  # what JavaScript can hold
 
 
 def request_body(ask: Ask) -> bytes:
-    options = {"temperature": ask.temperature, "max_tokens": ask.max_tokens}
+    options = {
+        "temperature": ask.temperature,
+        "max_tokens": ask.max_tokens,
+        "tools": [{"type": "function", "function": tool} for tool in ask.tools] or None,
+    }
     return orjson.dumps(
         {
             "model": ask.model,
@@ -42,6 +48,7 @@ class AnswerDecoder:
         """The model server has said `[DONE]`; what follows isn't part of the answer."""
         self._finished = False  # a finish_reason came: without `[DONE]` the answer is complete all the same
         self._sse = Decoder()
+        self._calls = ToolCalls()
         self._failure: UpstreamError | None = None
 
     def feed(self, data: bytes) -> Sequence[Piece]:
@@ -58,6 +65,7 @@ class AnswerDecoder:
                 if event.data == b"[DONE]":
                     self.done = True
                 if self.done:
+                    pieces += self._whole_calls()  # of a server that gives no finish_reason
                     break
                 pieces += self._pieces(event.data)
         except EventTooLong as error:
@@ -98,13 +106,18 @@ class AnswerDecoder:
         if isinstance(delta := choice.get("delta"), dict):
             thought = delta.get("reasoning_content") or delta.get("reasoning")
             if isinstance(thought, str) and thought:
-                yield Reasoning(_storable(thought))
+                yield Reasoning(storable(thought))
             text = delta.get("content")
             if isinstance(text, str) and text:
-                yield Text(_storable(text))
+                yield Text(storable(text))
+            self._calls.add(delta.get("tool_calls"))
         if isinstance(reason := choice.get("finish_reason"), str):
             self._finished = True
-            yield Finish(_storable(reason))
+            yield from self._whole_calls()
+            yield Finish(storable(reason))
+
+    def _whole_calls(self) -> Iterable[Piece]:
+        return [Call(storable(it.id), storable(it.name), storable(it.arguments)) for it in self._calls.take()]
 
 
 def _json(data: bytes) -> Any:
@@ -118,17 +131,6 @@ def _json(data: bytes) -> Any:
         return json.loads(data.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         raise UpstreamError("upstream_protocol", "the model server sent something that isn't JSON") from None
-
-
-def _storable(text: str) -> str:
-    """Replace what can't be sent or stored: lone surrogates have no UTF-8, PostgreSQL has no NUL."""
-    if "\0" in text:
-        text = text.replace("\0", "\ufffd")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def _error_inside(error: object) -> UpstreamError:

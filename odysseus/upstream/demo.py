@@ -1,17 +1,19 @@
 """The demo model: a small OpenAI-compatible server on loopback, for when no model server is set.
 
 It is spoken to over HTTP like any other, so that everything Odysseus does can be seen without a model: answers that
-take their time, a model that shows its reasoning, and a connection that ends the moment a run is stopped.
+take their time, a model that shows its reasoning or calls a tool, and a connection that ends the moment a run is
+stopped.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +28,9 @@ __all__ = ["DemoServer"]
 _log = logging.getLogger(__name__)
 
 _COUNT = re.compile(r"\bcount (?:up )?to (\d{1,5})\b", re.IGNORECASE)
+_SUM = re.compile(r"[\d(][\d\s.()]*([-+*/%^][\d\s.()]*)+(?<=[\d)])")
+_TIME = re.compile(r"\b(what time|the time)\b", re.IGNORECASE)
+_ZONE = re.compile(r"\b[A-Z][A-Za-z]+/[A-Z]\w+\b")
 _TOKEN = re.compile(r"\S+\s*|\s+")
 
 _ANSWER = """\
@@ -69,7 +74,15 @@ _MODELS = {
 
 class _Message(BaseModel):
     role: str
-    content: str
+    content: str | None = None
+
+
+class _Function(BaseModel):
+    name: str
+
+
+class _Tool(BaseModel):
+    function: _Function
 
 
 class _Request(BaseModel):
@@ -77,6 +90,7 @@ class _Request(BaseModel):
     messages: list[_Message] = Field(min_length=1)
     stream: bool = False
     max_tokens: int | None = Field(None, ge=1)
+    tools: list[_Tool] = Field(default_factory=list)
 
 
 class DemoServer:
@@ -138,28 +152,54 @@ def _chunks(asked: _Request) -> Iterator[dict[str, Any]]:
         "model": asked.model,
     }
 
-    def chunk(delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
+    def chunk(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
         return {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}], "usage": None}
 
-    question = next((message.content for message in reversed(asked.messages) if message.role == "user"), "")
-    reasoning = _tokens(_REASONING.format(words=len(question.split()))) if _MODELS[asked.model].reasons else []
-    tokens = _tokens(_answer(question, asked.messages))
-    left = len(reasoning) + len(tokens) if asked.max_tokens is None else asked.max_tokens
-    said = [*(("reasoning_content", token) for token in reasoning), *(("content", token) for token in tokens)]
-    for kind, token in said[:left]:
-        yield chunk({kind: token})
-    yield chunk({}, "length" if left < len(said) else "stop")
-    prompt = sum(len(_tokens(message.content)) for message in asked.messages)
+    question = next((message.content or "" for message in reversed(asked.messages) if message.role == "user"), "")
+    said: list[dict[str, Any]] = []
+    if _MODELS[asked.model].reasons:
+        said += [{"reasoning_content": token} for token in _tokens(_REASONING.format(words=len(question.split())))]
+    call = _call(question, asked)
+    said += [{"content": token} for token in _tokens(_answer(question, asked))] if call is None else _fragments(*call)
+    left = len(said) if asked.max_tokens is None else asked.max_tokens
+    for delta in said[:left]:
+        yield chunk(delta)
+    yield chunk({}, "length" if left < len(said) else "stop" if call is None else "tool_calls")
+    prompt = sum(len(_tokens(message.content or "")) for message in asked.messages)
     used = min(left, len(said))
     usage = {"prompt_tokens": prompt, "completion_tokens": used, "total_tokens": prompt + used}
     yield {**head, "choices": [], "usage": usage}
 
 
-def _answer(question: str, messages: Sequence[_Message]) -> str:
+def _answer(question: str, asked: _Request) -> str:
+    last = asked.messages[-1]
+    if last.role == "tool":
+        return f"I have asked a tool, and this is what it says: {last.content}"
     if (count := _COUNT.search(question)) is not None:
         return " ".join(str(number) for number in range(1, int(count[1]) + 1)) + "."
     shown = question if len(question) <= 200 else f"{question[:200]}…"
-    return _ANSWER.format(question=shown, number=sum(message.role == "user" for message in messages))
+    return _ANSWER.format(question=shown, number=sum(message.role == "user" for message in asked.messages))
+
+
+def _call(question: str, asked: _Request) -> tuple[str, dict[str, str]] | None:
+    """Return the tool that answers *question*, and its arguments; None without one, and when it has been asked."""
+    offered = {tool.function.name for tool in asked.tools}
+    if asked.messages[-1].role == "tool":
+        return None
+    if "calculator" in offered and (sum_ := _SUM.search(question[:200])) is not None:
+        return "calculator", {"expression": sum_[0]}
+    if "current_time" in offered and _TIME.search(question):
+        zone = _ZONE.search(question)
+        return "current_time", {} if zone is None else {"timezone": zone[0]}
+    return None
+
+
+def _fragments(name: str, arguments: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Yield the call in the pieces in which real models stream it."""
+    id_ = f"call_{secrets.token_hex(8)}"
+    yield {"tool_calls": [{"index": 0, "id": id_, "type": "function", "function": {"name": name, "arguments": ""}}]}
+    for token in _tokens(json.dumps(arguments)):
+        yield {"tool_calls": [{"index": 0, "function": {"arguments": token}}]}
 
 
 def _tokens(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Chat: start a generation, come back to it, stop it, ask how it is."""
+"""Chat: start a generation, come back to it, stop it, ask how it is, decide what its tools may do."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from dataclasses import asdict
 
 from aiohttp import web
 
+from odysseus.approvals import Verdict
 from odysseus.messages import Message
 from odysseus.run import Run
 from odysseus.service import Request, generation_of, snapshot_of
 from odysseus.web.errors import json_answer, parse_body
 from odysseus.web.routes import SERVICE, STREAM, Parameter, Route
-from odysseus.web.schemas import Accepted, ChatRequest, StopOut, StreamStatusOut
+from odysseus.web.schemas import Accepted, Approved, ApproveRequest, ChatRequest, StopOut, StreamStatusOut
 from odysseus.web.stream import EventStream, follow
 
 __all__ = ["ROUTES", "direct"]
@@ -94,6 +95,13 @@ async def stream_status(request: web.Request) -> web.Response:
     return json_answer(StreamStatusOut.model_validate(status))
 
 
+async def approve(request: web.Request) -> web.Response:
+    body = await parse_body(request, ApproveRequest)
+    verdict = Verdict(body.decision, body.reason)
+    await request.app[SERVICE].approve(request.match_info["session_id"], body.call_id, verdict)
+    return json_answer(Approved(call_id=body.call_id, decision=body.decision))
+
+
 def _accepted(request: web.Request, found: Run[bytes] | Message) -> Accepted:
     path = f"/api/chat/resume/{found.session_id}"
     if isinstance(found, Message):
@@ -167,5 +175,14 @@ ROUTES = (
         summary="Describe the session's latest run",
         answers={200: StreamStatusOut},
         errors=(404, 503),
+    ),
+    Route(
+        method="POST",
+        path="/api/chat/approve/{session_id}",
+        handler=approve,
+        summary="Allow or deny a tool call that waits for approval",
+        body=ApproveRequest,
+        answers={200: Approved},
+        errors=(400, 404, 409, 413, 415, 422, 503),
     ),
 )

@@ -17,6 +17,7 @@ from aiohttp.typedefs import Handler, Middleware
 from pydantic import BaseModel, ValidationError
 
 from odysseus.errors import (
+    AlreadyDecided,
     Busy,
     Draining,
     InvalidField,
@@ -40,6 +41,7 @@ _Body = TypeVar("_Body", bound=BaseModel)
 _STATUS: Mapping[type[RequestError], int] = {
     InvalidField: 422,
     NotFound: 404,
+    AlreadyDecided: 409,
     Busy: 409,
     StoppedBeforeStart: 409,
     TooMany: 503,

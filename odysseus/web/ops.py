@@ -1,4 +1,4 @@
-"""For operators and programs: models, health, metrics, and the API's own description."""
+"""For operators and programs: models, tools, health, metrics, and the API's own description."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from odysseus.errors import StoreError
 from odysseus.web.errors import json_answer
 from odysseus.web.metrics import METRICS
 from odysseus.web.routes import SERVICE, Route
-from odysseus.web.schemas import Health, ModelOut, Models, Readiness
+from odysseus.web.schemas import Health, ModelOut, Models, Readiness, ToolOut, Tools, ToolServerOut
 
 __all__ = ["OPENAPI", "ROUTES"]
 
@@ -24,6 +24,13 @@ _PING_S = 2.0
 async def models(request: web.Request) -> web.Response:
     found = await request.app[SERVICE].catalog.models()
     return json_answer(Models(models=[ModelOut.model_validate(model) for model in found]))
+
+
+async def tools(request: web.Request) -> web.Response:
+    toolbox = request.app[SERVICE].toolbox
+    found = [ToolOut.model_validate(tool) for tool in await toolbox.tools()]
+    servers = [ToolServerOut.model_validate(server) for server in toolbox.servers]
+    return json_answer(Tools(tools=found, servers=servers))
 
 
 async def healthz(request: web.Request) -> web.Response:
@@ -62,6 +69,13 @@ ROUTES = (
         handler=models,
         summary="The models of all model servers; the first is the default",
         answers={200: Models},
+    ),
+    Route(
+        method="GET",
+        path="/api/tools",
+        handler=tools,
+        summary="The tools of agent mode, and where they come from",
+        answers={200: Tools},
     ),
     Route(method="GET", path="/healthz", handler=healthz, summary="Alive", answers={200: Health}),
     Route(

@@ -9,11 +9,23 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
+from odysseus.compares import Compares
 from odysseus.service import Service
 from odysseus.settings import Settings
 
-__all__ = ["SERVICE", "SETTINGS", "STREAM", "STREAMING", "Parameter", "Route", "add_routes", "is_stream"]
+__all__ = [
+    "COMPARES",
+    "SERVICE",
+    "SETTINGS",
+    "STREAM",
+    "STREAMING",
+    "Parameter",
+    "Route",
+    "add_routes",
+    "is_stream",
+]
 
+COMPARES = web.AppKey("compares", Compares)
 SERVICE = web.AppKey("service", Service)
 SETTINGS = web.AppKey("settings", Settings)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from odysseus.approvals import Decision
 from odysseus.events import Part, Timings, UsageCount
 from odysseus.messages import Mode, Role
 from odysseus.run import IfBusy
@@ -14,6 +15,8 @@ from odysseus.states import Status, StopReason
 
 __all__ = [
     "Accepted",
+    "ApproveRequest",
+    "Approved",
     "ChatRequest",
     "CompareAccepted",
     "CompareOut",
@@ -31,6 +34,9 @@ __all__ = [
     "Sessions",
     "StopOut",
     "StreamStatusOut",
+    "ToolOut",
+    "ToolServerOut",
+    "Tools",
 ]
 
 
@@ -46,6 +52,8 @@ System = Annotated[str, Field(max_length=200_000), Plain]
 Title = Annotated[str, Field(max_length=200), Plain]
 ModelId = Annotated[str, Field(min_length=1, max_length=200), Plain]
 RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
+CallId = Annotated[str, Field(min_length=1, max_length=100), Plain]
+Reason = Annotated[str, Field(min_length=1, max_length=2000), Plain]
 SessionId = Annotated[str, Field(min_length=1, max_length=100), Plain]
 
 
@@ -64,6 +72,12 @@ class ChatRequest(_In):
     max_tokens: int | None = Field(None, ge=1)
     if_busy: Annotated[IfBusy, Field(strict=False)] = IfBusy.REJECT
     run_id: RunId | None = Field(None, description="the client's own id: a retried request joins the run that has it")
+
+
+class ApproveRequest(_In):
+    call_id: CallId
+    decision: Annotated[Decision, Field(strict=False)]
+    reason: Reason | None = Field(None, description="what the model is told about a denial")
 
 
 class CompareRequest(_In):
@@ -114,6 +128,17 @@ class StopOut(_Out):
     upstream_closed_ms: float | None = Field(None, description="from the stop to the closing of the model's connection")
 
 
+class Approved(_Out):
+    call_id: str
+    decision: Decision
+
+
+class WaitingCall(_Out):
+    call_id: str
+    name: str
+    arguments: dict[str, Any]
+
+
 class StreamStatusOut(_Out):
     run_id: str
     status: Status
@@ -124,6 +149,7 @@ class StreamStatusOut(_Out):
     events: int | None
     last_event_id: str | None
     subscribers: int
+    approvals: list[WaitingCall] = Field(description="tool calls that wait for `POST /api/chat/approve/{session_id}`")
     started_at: datetime
     ended_at: datetime | None
 
@@ -196,6 +222,26 @@ class ModelOut(_Out):
 
 class Models(_Out):
     models: list[ModelOut]
+
+
+class ToolOut(_Out):
+    name: str
+    description: str
+    parameters: dict[str, Any] = Field(description="the JSON schema of its arguments")
+    source: str = Field(description="`built-in`, or an MCP server's name")
+    needs_approval: bool
+
+
+class ToolServerOut(_Out):
+    name: str
+    transport: Literal["stdio", "http"]
+    state: Literal["starting", "ready", "failed"]
+    problem: str | None
+
+
+class Tools(_Out):
+    tools: list[ToolOut]
+    servers: list[ToolServerOut] = Field(description="the MCP servers; one that failed is tried again")
 
 
 class Health(_Out):

@@ -31,6 +31,7 @@ class Latencies:
 async def models() -> AsyncIterator[Models]:
     async with Models() as models:
         yield models
+    assert models.refused == []
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -8,17 +8,20 @@ import socket
 import time
 from typing import Self
 
-from tests.fake_upstream import Exchange, FakeUpstream, Script, chunk
+from tests.fake_upstream import Exchange, FakeUpstream, Script, chunk, status
+from tests.message_rules import BrokenRule, check_request
 from tests.process.raw_client import LIMIT_S
 
 __all__ = ["Cue", "Flood", "Models", "before_headers", "before_token", "words"]
 
 
 class Models(FakeUpstream):
-    """Serves the models `m` and `n`. A prompt that `plan` has made is answered by its own script."""
+    """Serves the models `m` and `n`, strictly. A prompt that `plan` has made is answered by its own script."""
 
     def __init__(self, sock: socket.socket | None = None) -> None:
         super().__init__(self._play, ("m", "n"))
+        self.refused: list[str] = []
+        """Why requests were refused that no strict provider would take."""
         self._sock = sock
         self._plans: dict[str, Script] = {}
         self._numbers = itertools.count()
@@ -33,9 +36,12 @@ class Models(FakeUpstream):
 
     def plan(self, script: Script) -> str:
         """Return a prompt of its own for *script*."""
-        prompt = f"prompt {next(self._numbers)}"
+        prompt = f"prompt {self.next_number()}"
         self._plans[prompt] = script
         return prompt
+
+    def next_number(self) -> int:
+        return next(self._numbers)
 
     def asked(self, prompt: str) -> list[Exchange]:
         """Return what *prompt* has led to so far."""
@@ -70,12 +76,18 @@ class Models(FakeUpstream):
                 await asyncio.sleep(0.01)  # one that was kept for another request, or listed models
 
     async def _play(self, exchange: Exchange) -> None:
+        try:
+            check_request(exchange.body)
+        except BrokenRule as error:
+            self.refused.append(str(error))
+            await status(400)(exchange)
+            return
         await self._plans[_prompt(exchange)](exchange)
 
 
 def _prompt(exchange: Exchange) -> str:
     """Return the last user's message: the service joins it to one before it that got no answer."""
-    prompt: str = exchange.body["messages"][-1]["content"]
+    prompt: str = next(it["content"] for it in reversed(exchange.body["messages"]) if it["role"] == "user")
     return prompt.rpartition("\n\n")[2]
 
 

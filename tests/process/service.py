@@ -148,6 +148,7 @@ class Process(Service):
 
     def __init__(self, command: Sequence[str], environment: dict[str, str], host: str = "127.0.0.1") -> None:
         super().__init__(0, host)
+        self._command = command
         clean = {name: value for name, value in os.environ.items() if not name.startswith("ODYSSEUS_")}
         self.process = subprocess.Popen(
             command,
@@ -179,9 +180,10 @@ class Process(Service):
 
     @property
     def worker(self) -> int:
-        """The id of the process that serves: the command's own, or its only child."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return int(children[0]) if children else self.process.pid
+        """The id of the process that serves: the command's own, or gunicorn's only child."""
+        if "gunicorn" not in self._command:
+            return self.process.pid
+        return int(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text())
 
     @property
     def rss_bytes(self) -> int:

@@ -144,7 +144,11 @@ async def inspected(database: Database, look: Any) -> Any:
 
 async def test_the_migrations_make_the_tables_of_the_code(database: Database) -> None:
     def differences(connection: sa.Connection) -> list[Any]:
-        return compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), metadata)
+        def in_code(name: str | None, _kind: str, _parents: object) -> bool:
+            return not str(name).startswith("messages_search")  # the search's index, which no statement builds on
+
+        options = {"compare_type": True, "include_name": in_code}
+        return compare_metadata(MigrationContext.configure(connection, opts=options), metadata)
 
     assert await inspected(database, differences) == []
 
