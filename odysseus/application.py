@@ -17,10 +17,9 @@ from odysseus.run import Limits
 from odysseus.runs import Runs
 from odysseus.saves import FileSpool, Saves
 from odysseus.service import Service
-from odysseus.settings import BuiltIn, Settings, UpstreamSettings
+from odysseus.settings import Settings, UpstreamSettings
 from odysseus.store import Database, Store, database_url
 from odysseus.tasks import Tasks
-from odysseus.tools import Tool
 from odysseus.tools.calculator import calculator
 from odysseus.tools.current_time import current_time
 from odysseus.tools.fetch_url import UrlFetcher

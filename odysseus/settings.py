@@ -27,7 +27,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from odysseus.errors import SettingsError
 
-__all__ = ["BuiltIn", "McpServerSettings", "Settings", "UpstreamSettings"]
+__all__ = ["McpServerSettings", "Settings", "UpstreamSettings"]
 
 _PREFIX = "ODYSSEUS_"
 _CONFIG = f"{_PREFIX}CONFIG"
@@ -78,7 +78,7 @@ class McpServerSettings(BaseModel):
     """Its tools are called `name__tool`."""
     command: str | None = None
     args: tuple[str, ...] = ()
-    env: Mapping[str, str] = Field(default_factory=dict)
+    env: Mapping[str, SecretStr] = Field(default_factory=dict)
     cwd: Path | None = None
     url: HttpUrl | None = None
     headers: Mapping[str, Header] = Field(default_factory=dict)

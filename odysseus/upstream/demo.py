@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from odysseus import sse
 
@@ -75,6 +75,13 @@ _MODELS = {
 class _Message(BaseModel):
     role: str
     content: str | None = None
+    tool_calls: list[Any] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> _Message:
+        if self.content is None and not self.tool_calls:
+            raise ValueError("a message without tool_calls needs content")
+        return self
 
 
 class _Function(BaseModel):

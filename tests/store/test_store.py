@@ -12,7 +12,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from odysseus.errors import AlreadyClaimed, NotFound, StoreError
+from odysseus.answer import with_stopped_results
+from odysseus.errors import NotFound, StoreError
+from odysseus.events import Part
 from odysseus.messages import Final, Message, Mode, Role, Turn
 from odysseus.states import Status, StopReason
 from odysseus.store import Database, Store
@@ -171,14 +173,18 @@ async def test_checkpoints_never_overtake_the_end(stores: list[Store]) -> None:
 async def test_what_a_dead_process_left(stores: list[Store]) -> None:
     await stores[0].begin(TURN)
     await stores[0].begin(turn(2))
-    await stores[0].checkpoint("msg_1", "Hel", "", [{"type": "text", "text": "Hel"}])
+    parts: list[Part] = [
+        {"type": "text", "text": "Hel"},
+        {"type": "tool_call", "call_id": "c1", "name": "add", "arguments": {"a": [1, None]}},
+    ]
+    await stores[0].checkpoint("msg_1", "Hel", "", parts)
     await stores[0].finish(replace(DONE, message_id="msg_2"))
     ended = await answer(stores[0], "run_2")
     assert (ended.usage, ended.timings, ended.stop_reason) == (None, None, None)
     assert await stores[1].interrupt_streaming() == 1
     lost = await answer(stores[1])
     assert (lost.status, lost.stop_reason) == (Status.INTERRUPTED, StopReason.NODE_LOST)
-    assert (lost.content, lost.parts, lost.events) == ("Hel", [{"type": "text", "text": "Hel"}], None)
+    assert (lost.content, lost.parts, lost.events) == ("Hel", with_stopped_results(parts), None)
     assert near_now(lost.ended_at) and await answer(stores[1], "run_2") == ended
     assert await stores[0].finish(FINAL) is False
     assert await stores[1].interrupt_streaming() == 0
@@ -300,47 +306,6 @@ async def test_ids_that_cannot_be(store: Store, odd: str) -> None:
 
 
 # Compares
-
-
-async def test_compares(store: Store) -> None:
-    made = await store.create_compare(prompt=STRANGE, mode=Mode.CHAT, system="S", models=["m", "n", "m"])
-    assert [(pane.number, pane.model, pane.claimed) for pane in made.panes] == [
-        (0, "m", False), (1, "n", False), (2, "m", False)
-    ]  # fmt: skip
-    assert await store.compare(made.id) == made
-    assert near_now(made.created_at)
-    for pane in made.panes:
-        session = await store.session(pane.session_id)
-        assert (session.compare_id, session.model, session.system) == (made.id, pane.model, "S")
-    assert await listed(store) == []
-    with pytest.raises(NotFound):
-        await store.compare("cmp_9")
-
-
-async def test_a_pane_is_claimed_once(stores: list[Store]) -> None:
-    compare = await stores[0].create_compare(prompt="Hi", mode=Mode.CHAT, system=None, models=["m", "n"])
-    pane = compare.panes[1]
-    claims = [
-        turn(number, pane.session_id, new_session=False, claims=(compare.id, 1), detached=False) for number in range(8)
-    ]
-    got = await outcomes(*(stores[number % 2].begin(claim) for number, claim in enumerate(claims)))
-    assert [type(error) for error in got if error is not None] == [AlreadyClaimed] * 7
-    assert [pane.claimed for pane in (await stores[1].compare(compare.id)).panes] == [False, True]
-    _, begun = await stores[0].messages(pane.session_id)
-    assert (begun.run_id, begun.detached) == (f"run_{got.index(None)}", False)
-
-
-async def test_a_claim_that_fails_later_is_none(store: Store) -> None:
-    compare = await store.create_compare(prompt="Hi", mode=Mode.CHAT, system=None, models=["m", "n"])
-    await store.delete_session(compare.panes[0].session_id)
-    with pytest.raises(NotFound):
-        await store.begin(turn(2, compare.panes[0].session_id, claims=(compare.id, 0)))
-    assert not (await store.compare(compare.id)).panes[0].claimed
-    with pytest.raises(AlreadyClaimed):
-        await store.begin(turn(3, compare.panes[1].session_id, claims=(compare.id, 2)))
-
-
-# Being interrupted
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["succeeds", "fails"])

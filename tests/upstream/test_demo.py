@@ -8,14 +8,17 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
 import pytest
 
+from odysseus.conversation import spoken
 from odysseus.errors import UpstreamError
+from odysseus.events import Part
 from odysseus.sse import Decoder
-from odysseus.upstream import Ask, Finish, Piece, Reasoning, Text, Tokens
+from odysseus.upstream import Ask, Call, Finish, Offer, Piece, Reasoning, Text, Tokens
 from odysseus.upstream.client import Client
 from odysseus.upstream.demo import DemoServer
 from tests.waiting import at_once, soon, until
@@ -170,6 +173,52 @@ async def test_other_calls(url: str, method: str, path: str) -> None:
     async with aiohttp.ClientSession() as session, session.request(method, url + path) as response:
         assert 400 <= response.status < 500
         assert response.content_type != "text/html"
+
+
+TOOLS = (Offer("calculator", "", {"type": "object"}), Offer("current_time", "", {"type": "object"}))
+
+
+@pytest.mark.parametrize(
+    ("question", "name", "arguments"),
+    [
+        ("what is 17 * 23?", "calculator", {"expression": "17 * 23"}),
+        ("Calculate (1 + 2.5) / 3^2, please.", "calculator", {"expression": "(1 + 2.5) / 3^2"}),
+        ("What time is it?", "current_time", {}),
+        ("what's the time in Europe/Berlin?", "current_time", {"timezone": "Europe/Berlin"}),
+        ("Who are you?", None, None),
+        ("In 2026 or 2027?", None, None),
+        ("count to 3", None, None),
+        ("1" * 200_000, None, None),
+    ],
+)
+async def test_it_calls_a_tool_and_uses_the_result(client: Client, question: str, name: Any, arguments: Any) -> None:
+    asked = replace(asking(question, "demo-fast"), tools=TOOLS)
+    with at_once():
+        calls = [piece for piece in await hear(client, asked) if isinstance(piece, Call)] if name else []
+    assert [(call.name, json.loads(call.arguments)) for call in calls] == ([(name, arguments)] if name else [])
+    if not name:
+        async with aclosing(client.ask(asked)) as reads:
+            assert isinstance((await soon(anext(reads)))[0], Text)
+        return
+    parts: list[Part] = [
+        {"type": "tool_call", "call_id": "c1", "name": name, "arguments": arguments},
+        {
+            "type": "tool_result",
+            "call_id": "c1",
+            "name": name,
+            "output": "the result",
+            "is_error": False,
+            "duration_ms": 1.0,
+        },
+    ]
+    pieces = await hear(client, replace(asked, messages=[*asked.messages, *spoken(parts)]))
+    assert "the result" in said(pieces)
+    assert not any(isinstance(piece, Call) for piece in pieces)
+
+
+async def test_it_calls_no_tool_that_it_was_not_offered(client: Client) -> None:
+    async with aclosing(client.ask(asking("what is 17 * 23?"))) as reads:
+        assert isinstance((await soon(anext(reads)))[0], Text)
 
 
 async def test_an_unknown_model_is_a_clean_error(client: Client) -> None:

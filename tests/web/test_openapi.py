@@ -13,7 +13,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from odysseus.application import drain
 from odysseus.web.routes import SERVICE
-from tests.fake_upstream import Exchange, FakeUpstream, breaks, chunk, say, silent
+from tests.fake_upstream import Exchange, FakeUpstream, breaks, chunk, in_turn, say, silent, wants
 from tests.waiting import until
 from tests.web.conftest import MODELS, Answer, Serve, Service, Stream
 
@@ -123,7 +123,7 @@ class Checked:
 
 AS_JSON = {"headers": {"Accept": "application/json"}}
 CHAT, RESUME, STOP = "/api/chat_stream", "/api/chat/resume/{session_id}", "/api/chat/stop/{session_id}"
-STATUS = "/api/chat/stream_status/{session_id}"
+STATUS, APPROVE = "/api/chat/stream_status/{session_id}", "/api/chat/approve/{session_id}"
 BAD = ((400, {"data": b"{", "headers": {"Content-Type": "application/json"}}), (415, {"data": b"{}"}))
 
 
@@ -133,7 +133,10 @@ async def thinks(exchange: Exchange) -> None:
     await exchange.end()
 
 
-async def test_answers_are_as_described(service: Service, upstream: FakeUpstream, description: Description) -> None:
+async def test_answers_are_as_described(
+    serve: Serve, upstream: FakeUpstream, description: Description, tmp_path: Path
+) -> None:
+    service = await serve(data_dir=tmp_path / "other", tools_need_approval=("calculator",))
     call = Checked(service, description)
     # Sessions
     session = await call(201, "POST", "/api/sessions", {"title": "T", "model": "m", "system": "S"})
@@ -186,8 +189,21 @@ async def test_answers_are_as_described(service: Service, upstream: FakeUpstream
     pane = await service.accepted(session_id=compare["panes"][1]["session_id"])
     await call(409, "GET", CMP + "/{pane}", pane=1, **it)
     await service.stop(pane["session_id"])
+    # An agent
+    await call(404, "POST", APPROVE, {"call_id": "c1", "decision": "allow"}, session_id="ses_9")
+    await call(422, "POST", APPROVE, {"call_id": "c1"}, session_id="ses_9")
+    for status, body in BAD:
+        await call(status, "POST", APPROVE, **body, session_id="ses_9")
+    upstream.script = in_turn(wants(("c1", "calculator", '{"expression": "1"}')), say("1"))
+    stream = await service.chat(mode="agent")
+    await stream.until("approval_request")
+    await call(200, "GET", STATUS, session_id=stream.session_id)
+    for status in (200, 409):
+        await call(status, "POST", APPROVE, {"call_id": "c1", "decision": "allow"}, session_id=stream.session_id)
+    await stream.rest()
+    await call(200, "GET", SES, id=stream.session_id)
     # The rest
-    for path in ("/api/models", "/healthz", "/readyz", "/metrics", "/openapi.json"):
+    for path in ("/api/models", "/api/tools", "/healthz", "/readyz", "/metrics", "/openapi.json"):
         await call(200, "GET", path)
     await call(204, "DELETE", SES, **own)
     await drain(service.app)
@@ -225,7 +241,13 @@ async def test_a_pane_whose_model_has_gone(serve: Serve, service: Service, descr
 async def test_events_are_as_described(
     serve: Serve, upstream: FakeUpstream, description: Description, tmp_path: Path
 ) -> None:
-    service = await serve(data_dir=tmp_path / "other")
+    service = await serve(data_dir=tmp_path / "other", tools_need_approval=("calculator",))
+    upstream.script = wants(("c1", "calculator", '{"expression": "1"}'), ("c2", "current_time", "{}"))
+    agent = await service.chat(mode="agent")
+    await agent.until("approval_request")
+    await service.stop(agent.session_id)
+    await agent.rest()
+    description.check_stream("POST", CHAT, agent)
     for script in (say("Hi"), thinks, breaks("Hi")):
         upstream.script = script
         stream = await service.chat()
@@ -245,4 +267,5 @@ async def test_events_are_as_described(
     snapshot = await service.resume(stream.session_id)
     await snapshot.rest()
     description.check_stream("GET", RESUME, snapshot)
-    assert description.kinds == {"started", "delta", "reasoning", "usage", "error", "ended", "snapshot"}
+    agents = {"tool_call", "tool_result", "approval_request"}
+    assert description.kinds == {"started", "delta", "reasoning", "usage", "error", "ended", "snapshot"} | agents

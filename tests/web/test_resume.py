@@ -327,6 +327,7 @@ async def test_stream_status(serve: Serve, upstream: FakeUpstream) -> None:
         "events": 2,
         "last_event_id": f"{stream.run_id}.1",
         "subscribers": 1,
+        "approvals": [],
         "started_at": live["started_at"],
         "ended_at": None,
     }
