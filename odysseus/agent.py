@@ -22,7 +22,7 @@ from odysseus.storable import storable, storable_object
 from odysseus.tasks import Tasks
 from odysseus.tools import Caller, Tool, ToolError
 from odysseus.tools.toolbox import Toolbox
-from odysseus.upstream import Ask, Call, Finish, Offer, Piece, Text, Tokens, Upstream
+from odysseus.upstream import Ask, Call, ChatMessage, Finish, FunctionCall, Offer, Piece, Text, Tokens, Upstream
 
 __all__ = ["Agent", "AgentLimits", "AgentPiece", "ToolPiece"]
 
@@ -85,6 +85,8 @@ class Agent:
         tools = {tool.name: tool for tool in await self._toolbox.tools()}
         offers = [Offer(tool.name, tool.description, tool.parameters) for tool in tools.values()]
         messages = list(ask.messages)
+        # Some servers count calls anew in every answer; a decision that comes late must not meet another run's call.
+        self._call_ids.update(call["id"] for message in messages for call in _calls_in(message))
         used: UsageCount | None = None
         for _ in range(self._limits.max_tool_rounds):
             turn = _Turn(used)
@@ -125,7 +127,7 @@ class Agent:
         """Run the calls side by side; yield their results as they come, and the approvals they ask for."""
         news: asyncio.Queue[ToolPiece] = asyncio.Queue()
         slots = asyncio.Semaphore(self._limits.max_parallel_tools)
-        tasks = {self._tasks.spawn(self._settle(one, slots, news.put_nowait)) for one in wanted}
+        tasks = [self._tasks.spawn(self._settle(one, slots, news.put_nowait)) for one in wanted]
         left = len(wanted)
         try:
             while left:
@@ -177,6 +179,7 @@ class Agent:
         The tool has a task of its own: whatever it does with a cancel, it can't hold up the run for long.
         """
         task = self._tasks.spawn(_call(tool, event, self._caller))
+        task.add_done_callback(_look_at)
         try:
             await asyncio.wait({task}, timeout=self._limits.tool_timeout_s)
             if not task.done():
@@ -235,6 +238,16 @@ def _sum(before: UsageCount | None, usage: UsageCount) -> UsageCount:
         "completion_tokens": before["completion_tokens"] + usage["completion_tokens"],
         "total_tokens": before["total_tokens"] + usage["total_tokens"],
     }
+
+
+def _calls_in(message: ChatMessage) -> Sequence[FunctionCall]:
+    return message.get("tool_calls", ()) if message["role"] == "assistant" else ()
+
+
+def _look_at(task: asyncio.Task[str]) -> None:
+    """Take notice of how a stopped tool failed, or asyncio would complain that nobody did."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _call(tool: Tool, event: ToolCall, caller: Caller) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import orjson
 
+from odysseus.answer import with_stopped_results
 from odysseus.events import Part, ToolCallPart
 from odysseus.messages import Message, Role
 from odysseus.upstream import ChatMessage, FunctionCall
@@ -23,7 +24,7 @@ def conversation(system: str | None, history: Sequence[Message]) -> list[ChatMes
     messages: list[ChatMessage] = [{"role": "system", "content": system}] if system else []
     for message in history:
         if message.role is Role.ASSISTANT:
-            messages += spoken(message.parts)
+            messages += spoken(with_stopped_results(message.parts))  # its end may still wait in the spool
         elif messages and messages[-1]["role"] == "user":
             messages[-1] = {"role": "user", "content": f"{messages[-1]['content']}\n\n{message.content}"}
         else:

@@ -1,116 +1,21 @@
-"""The model-tool loop, in virtual time. The model that is asked takes nothing that a strict provider wouldn't."""
+"""The model-tool loop, in virtual time."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import orjson
 import pytest
 
-from odysseus.agent import Agent, AgentLimits, AgentPiece
 from odysseus.approvals import Approvals, Decision, Verdict
-from odysseus.events import ApprovalRequest, ToolCall, ToolResult
-from odysseus.tasks import Tasks
-from odysseus.tools import Caller, Tool, ToolError
-from odysseus.tools.toolbox import Toolbox
-from odysseus.upstream import Ask, Call, Finish, Piece, Reasoning, Text, Tokens
-from odysseus.upstream.chat_completions import request_body
-from tests.message_rules import check_request
+from odysseus.conversation import spoken
+from odysseus.events import ApprovalRequest, Part, ToolCall, ToolResult
+from odysseus.upstream import Call, Finish, Piece, Reasoning, Text, Tokens
+from tests.agent_stage import ECHO, SAYS, ScriptedModel, Stage, Work, echo, never, played, tool, wants
 from tests.virtual_time import now, run_virtual
-
-Work = Callable[[Mapping[str, Any]], Awaitable[str]]
-
-
-class ScriptedModel:
-    """Answers each ask with the next of *turns*; a turn is the pieces of one read each."""
-
-    def __init__(self, *turns: Sequence[Piece]) -> None:
-        self.turns = list(turns)
-        self.asks: list[dict[str, Any]] = []
-        self.open = 0
-
-    async def ask(self, ask: Ask) -> AsyncGenerator[Sequence[Piece], None]:
-        body = json.loads(request_body(ask))
-        check_request(body)
-        self.asks.append(body)
-        self.open += 1
-        try:
-            for piece in self.turns.pop(0):
-                await asyncio.sleep(0)
-                yield [piece]
-        finally:
-            self.open -= 1
-
-
-def tool(name: str, work: Work, *, needs_approval: bool = False) -> Tool:
-    async def call(arguments: Mapping[str, Any], caller: Caller) -> str:
-        assert caller == Caller("ses")
-        return await work(arguments)
-
-    schema = {"type": "object", "properties": {}}
-    return Tool(name=name, description=name, parameters=schema, source="test", needs_approval=needs_approval, call=call)
-
-
-async def echo(arguments: Mapping[str, Any]) -> str:
-    return orjson.dumps(arguments).decode()
-
-
-async def never(_: Mapping[str, Any]) -> str:
-    await asyncio.Event().wait()
-    raise AssertionError
-
-
-class Stage:
-    """An agent, and what it has said so far."""
-
-    def __init__(
-        self,
-        model: ScriptedModel,
-        *tools: Tool,
-        approvals: Approvals | None = None,
-        **limits: Any,
-    ) -> None:
-        self.model = model
-        self.tasks = Tasks()
-        self.pieces: list[AgentPiece] = []
-        self._agent = Agent(
-            model, Toolbox(tools), replace(AgentLimits(), **limits), Caller("ses"), approvals, self.tasks
-        )
-
-    async def play(self) -> list[AgentPiece]:
-        ask = Ask(model="m", messages=[{"role": "user", "content": "Hi"}])
-        generator = self._agent.ask(ask)
-        try:
-            async for pieces in generator:
-                assert pieces
-                self.pieces += pieces
-        finally:
-            await generator.aclose()
-            assert self.model.open == 0
-        return self.pieces
-
-    @property
-    def results(self) -> dict[str, tuple[bool, str]]:
-        return {it.call_id: (it.is_error, it.output) for it in self.pieces if isinstance(it, ToolResult)}
-
-
-def played(*turns: Sequence[Piece], tools: Sequence[Tool] = (), **limits: Any) -> Stage:
-    stage = Stage(ScriptedModel(*turns), *tools, **limits)
-    run_virtual(stage.play())
-    return stage
-
-
-def wants(*calls: Call, finish: str = "tool_calls") -> list[Piece]:
-    return [*calls, Finish(finish)]
-
-
-SAYS = [Text("Hello"), Finish("stop")]
-ECHO = tool("echo", echo)
-
 
 # The loop
 
@@ -206,6 +111,26 @@ def test_ids_that_cannot_be_used_are_replaced() -> None:
     assert all(id_.startswith("call_") for id_ in given if id_ != "c1")
 
 
+def test_ids_of_earlier_answers_are_not_used_again() -> None:
+    """Else a decision about a call of theirs could meet one of this run."""
+    model = ScriptedModel(wants(Call("call_0", "echo", "")), SAYS)
+    stage = Stage(model, ECHO)
+    earlier: list[Part] = [
+        {"type": "tool_call", "call_id": "call_0", "name": "echo", "arguments": {}},
+        {
+            "type": "tool_result",
+            "call_id": "call_0",
+            "name": "echo",
+            "output": "",
+            "is_error": False,
+            "duration_ms": 1.0,
+        },
+    ]
+    run_virtual(stage.play(*spoken(earlier)))
+    [call_id] = stage.results
+    assert call_id != "call_0"
+
+
 # Side by side
 
 
@@ -227,91 +152,6 @@ def test_calls_work_side_by_side_up_to_a_limit() -> None:
     finished = {"c2": "8.0", "c1": "9.0", "c0": "10.0", "c3": "15.0", "c4": "15.0", "c5": "15.0"}
     assert {call_id: output for call_id, (_, output) in stage.results.items()} == finished
     assert list(stage.results)[:3] == ["c2", "c1", "c0"]  # as they come, not as they were asked for
-
-
-# Hostile calls: what the model is told
-
-
-async def raises(_: Mapping[str, Any]) -> str:
-    raise RuntimeError("a secret of the inside")
-
-
-async def refuses(_: Mapping[str, Any]) -> str:
-    raise ToolError("there is no such city")
-
-
-async def huge(_: Mapping[str, Any]) -> str:
-    return "ä" * 50_000_000
-
-
-async def odd(_: Mapping[str, Any]) -> str:
-    return "a\0b\ud800"
-
-
-async def cancels_itself(_: Mapping[str, Any]) -> str:
-    raise asyncio.CancelledError
-
-
-async def clings(_: Mapping[str, Any]) -> str:
-    """Take no notice of the first cancel."""
-    try:
-        await asyncio.sleep(10_000)
-    except asyncio.CancelledError:
-        await asyncio.sleep(500)
-    return "late"
-
-
-NOT_JSON = "the arguments aren't a JSON object"
-
-
-@pytest.mark.parametrize(
-    ("call", "is_error", "told"),
-    [
-        pytest.param(Call("c", "echo", "{oops"), True, NOT_JSON, id="invalid JSON"),
-        pytest.param(Call("c", "echo", "[1]"), True, f"{NOT_JSON} (not an object)", id="an array"),
-        pytest.param(Call("c", "echo", '"x"'), True, NOT_JSON, id="a string"),
-        pytest.param(Call("c", "echo", "null"), True, NOT_JSON, id="null"),
-        pytest.param(Call("c", "echo", '{"x": NaN}'), True, NOT_JSON, id="NaN"),
-        pytest.param(Call("c", "echo", '{"x": "\\u0000"}'), True, NOT_JSON, id="NUL"),
-        pytest.param(Call("c", "echo", '{"x": "\\ud800"}'), True, NOT_JSON, id="half a surrogate"),
-        pytest.param(Call("c", "echo", '{"x":' * 300 + "1" + "}" * 300), True, NOT_JSON, id="too deep"),
-        pytest.param(Call("c", "echo", '{"x":' * 9999), True, NOT_JSON, id="far too deep"),
-        pytest.param(Call("c", "echo", "x" * 500_000), True, NOT_JSON, id="long and invalid"),
-        pytest.param(Call("c", "echo", '{"x": 123456789012345678901234567890}'), False, '{"x":1.2345', id="a huge int"),
-        pytest.param(Call("c", "nope", "{}"), True, "there is no tool nope; there are: echo, raises", id="unknown"),
-        pytest.param(Call("c", "", "{}"), True, "there is no tool unnamed", id="no name"),
-        pytest.param(Call("c", "rm -rf /; ä" * 20, "{}"), True, "there is no tool rm_-rf___", id="a hostile name"),
-        pytest.param(Call("c", "raises", "{}"), True, "the tool failed (RuntimeError)", id="raises"),
-        pytest.param(Call("c", "refuses", "{}"), True, "there is no such city", id="refuses"),
-        pytest.param(Call("c", "never", "{}"), True, "stopped: it took longer than 60 s", id="never returns"),
-        pytest.param(Call("c", "clings", "{}"), True, "stopped: it took longer than 60 s", id="clings"),
-        pytest.param(Call("c", "cancels_itself", "{}"), True, "the tool gave up", id="cancels itself"),
-        pytest.param(Call("c", "huge", "{}"), False, "ä" * 32_000 + "\n[cut: the first 32000 of", id="50 MB"),
-        pytest.param(Call("c", "odd", "{}"), False, "a\ufffdb\ufffd", id="not storable"),
-    ],
-)
-def test_a_hostile_call(call: Call, is_error: bool, told: str) -> None:
-    """The model learns what was wrong, the history stays one that a strict provider takes, and the run goes on."""
-    tools = [tool(work.__name__, work) for work in (echo, raises, refuses, never, clings, cancels_itself, huge, odd)]
-
-    async def play(stage: Stage) -> None:
-        await stage.play()
-        await asyncio.sleep(1000)  # until the last of them has ended
-
-    stage = Stage(ScriptedModel(wants(call), SAYS), *tools)
-    run_virtual(play(stage))
-    [(was_error, output)] = stage.results.values()
-    assert (was_error, output[: len(told)]) == (is_error, told)
-    assert len(output) < 33_000
-    assert "secret" not in output
-    assert stage.pieces[-2:] == [Text("Hello"), Finish("stop")]
-
-
-def test_a_hundred_calls_at_once() -> None:
-    stage = played(wants(*(Call(f"c{n}", "echo", "") for n in range(100))), SAYS, tools=[ECHO])
-    assert [is_error for is_error, _ in stage.results.values()].count(False) == 32
-    assert stage.results["c99"] == (True, "not run: at most 32 calls at once are")
-    assert len(stage.results) == 100
 
 
 # Approval

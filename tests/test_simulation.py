@@ -5,19 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import aclosing, nullcontext
 from dataclasses import replace
 from random import Random
 from typing import Any, ClassVar
 
+import orjson
 import pytest
 
+from odysseus.agent import Agent
 from odysseus.application import recover
+from odysseus.approvals import Approvals, Verdict
 from odysseus.checkpoints import Checkpoints
+from odysseus.conversation import conversation
 from odysseus.errors import StoreError
+from odysseus.events import ApprovalRequest, ToolResult
+from odysseus.generation import Generation
 from odysseus.lifetime import Lifetime
 from odysseus.messages import Final, Mode, Turn, now
 from odysseus.replay import next_seq
@@ -26,6 +33,9 @@ from odysseus.runs import Runs
 from odysseus.saves import Saves
 from odysseus.states import Status
 from odysseus.tasks import Tasks
+from odysseus.upstream import Ask
+from odysseus.upstream.chat_completions import request_body
+from tests.message_rules import check_request
 from tests.simulation.simulate import Violation, failures, simulate
 from tests.simulation.world import Row, Spool, Store, Weather, World
 from tests.virtual_time import run_virtual
@@ -41,7 +51,7 @@ def test_a_seed_is_always_the_same_schedule(silence: None) -> None:
     """Also in another process, where other things have other addresses and other hashes."""
     for seed in range(12):
         assert simulate(seed) == simulate(seed)
-    told = [line for line in _told(seed=7, hashes=1) if not line.lstrip().startswith("(")]  # those are logged
+    told = [line for line in _told(seed=7, hashes=1) if re.match(r" *\d+\.\d{4} ", line)]  # the others are logged
     assert told == simulate(7)
 
 
@@ -59,7 +69,7 @@ def silence() -> Iterator[None]:
 
 
 def _turn(name: str) -> Turn:
-    return Turn(session_id="s", message_id=name, run_id=name, text="", model="", mode=Mode.CHAT, detached=True)
+    return Turn(session_id="s", message_id=name, run_id=name, text=name, model="", mode=Mode.CHAT, detached=True)
 
 
 def _final(name: str) -> Final:
@@ -146,6 +156,20 @@ def test_an_answer_spooled_while_the_spool_is_found_empty(silence: None, monkeyp
     assert run_virtual(play()) == {}
 
 
+def test_the_next_turn_while_an_answer_waits_in_the_spool() -> None:
+    """Its model isn't told of calls without results, though the store has only the last checkpoint."""
+
+    async def ask() -> Ask:
+        store, _ = _disks()
+        turns = [_turn("a"), _turn("b")]
+        for turn in turns:
+            await store.begin(turn)
+        await store.checkpoint("a", "", "", [{"type": "tool_call", "call_id": "c", "name": "work", "arguments": {}}])
+        return Ask(model="", messages=conversation(None, await store.history(turns[1])))
+
+    check_request(orjson.loads(request_body(run_virtual(ask()))))
+
+
 # What is broken on purpose: where, how, and the promise that must be seen broken.
 
 
@@ -204,6 +228,55 @@ def _any_id_counts(last_event_id: str | None, run_id: str, given_out: int) -> in
     return next_seq(f"{run_id}.{(last_event_id or '').rpartition('.')[2]}", run_id, given_out)
 
 
+def _shields(call: Callable[..., Coroutine[Any, Any, str]]) -> Callable[..., Awaitable[str]]:
+    async def calling(*how: Any) -> str:
+        return await asyncio.shield(call(*how))
+
+    return calling
+
+
+_Results = Callable[..., AsyncGenerator[Sequence[object], None]]
+
+
+def _gives_results(times: int) -> Callable[[_Results], _Results]:
+    def make(results: _Results) -> _Results:
+        async def giving(*how: Any) -> AsyncGenerator[Sequence[object], None]:
+            async with aclosing(results(*how)) as given:
+                async for news in given:
+                    yield [one for one in news for _ in range(times if isinstance(one, ToolResult) else 1)]
+
+        return giving
+
+    return make
+
+
+def _keeps_results_to_itself(take: Callable[..., object]) -> Callable[..., object]:
+    def taking(self: Generation, piece: object) -> object:
+        event = take(self, piece)
+        return None if isinstance(event, ToolResult) else event
+
+    return taking
+
+
+def _waits_on(verdict: Callable[..., Awaitable[Verdict]]) -> Callable[..., Awaitable[Verdict]]:
+    async def waiting(self: Approvals, request: ApprovalRequest, limit_s: float) -> Verdict:
+        try:
+            return await verdict(self, request, limit_s)
+        except asyncio.CancelledError:
+            self._waiting[request.call_id] = request, asyncio.get_running_loop().create_future()
+            raise
+
+    return waiting
+
+
+def _forgets_ids(wanted: Callable[..., object]) -> Callable[..., object]:
+    def wanting(self: Agent, *how: object) -> object:
+        self._call_ids.clear()
+        return wanted(self, *how)
+
+    return wanting
+
+
 _Make = Callable[[Any], Any]
 FAULTS: dict[str, tuple[Any, str, _Make, str]] = {
     "closing twice": (Lifetime, "_end", _closes_twice, "closed 2 times"),
@@ -219,6 +292,22 @@ FAULTS: dict[str, tuple[Any, str, _Make, str]] = {
     "a refused run kept": (Runs, "_forget", lambda _: lambda self, run: None, "a refused run is kept"),
     "no checkpoints": (Checkpoints, "grown", lambda _: lambda self, chars: None, "its checkpoint is more than"),
     "no watchdogs": ("odysseus.lifetime", "watchdogs", lambda _: lambda *_: nullcontext(), "its silence was too long"),
+    "tools left at work": ("odysseus.agent", "_call", _shields, "was saved while its tools were at work"),
+    "models left open": ("odysseus.agent", "aclosing", lambda _: nullcontext, "was saved before its upstream was"),
+    "calls left open": ("odysseus.generation", "stopped_results", lambda _: lambda parts: (), "not every call of"),
+    "calls left open by a kill": (
+        "tests.simulation.world",
+        "with_stopped_results",
+        lambda _: list,
+        "not every call of",
+    ),
+    "results lost": (Agent, "_results", _gives_results(0), "its model refuses what it is asked"),
+    "results twice": (Agent, "_results", _gives_results(2), "not every call of"),
+    "results untold": (Generation, "_take", _keeps_results_to_itself, "its parts aren't what was streamed"),
+    "ids as they come": (Agent, "_wanted", _forgets_ids, "two of its calls have one id"),
+    "an approval waits on": (Approvals, "verdict", _waits_on, "was saved while it waited for approval"),
+    "an end that waits": ("odysseus.agent", "_CANCEL_S", lambda _: 60.0, "it was held up"),
+    "no approval needed": (Agent, "_refusal", lambda _: _at_once, "works without approval"),
 }
 
 
@@ -228,7 +317,7 @@ def test_a_fault_is_found(name: str, monkeypatch: pytest.MonkeyPatch, silence: N
     owner = sys.modules[where] if isinstance(where, str) else where
     monkeypatch.setattr(owner, what, make(getattr(owner, what)))
     found = []
-    for seed in range(200):
+    for seed in range(500):
         try:
             simulate(seed)
         except Violation as violation:

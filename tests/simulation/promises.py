@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -14,13 +12,15 @@ import orjson
 from odysseus.messages import Turn
 from odysseus.run import IfBusy, Limits, Run
 from odysseus.states import Ending, Status, StopReason
+from tests.simulation.agents import Workshop, approvals_of
 from tests.simulation.schedule import End, Request
 from tests.simulation.world import Client, Model, Row, Store, World
 
-__all__ = ["Call", "Subscriber", "check"]
+__all__ = ["Call", "Subscriber", "at_rest", "check"]
 
 _DONE = b"data: [DONE]\n\n"
 _EPSILON = 1e-9  # a save's pauses aren't multiples of a tick
+_CLING_S = 1.0  # for so long an end waits for tools that take no notice of it
 
 
 @dataclass(eq=False)
@@ -29,6 +29,7 @@ class Call:
 
     request: Request
     model: Model
+    workshop: Workshop
     client: Client
     task: asyncio.Task[None] | None = None  # None: it hasn't arrived
     run: Run[bytes] | None = None
@@ -37,6 +38,7 @@ class Call:
     left_at: float | None = None  # when a direct one's client left a run whose ending was open
     stopped: bool = False  # the first to ask its run to stop was a user
     closings: list[tuple[Ending, float]] = field(default_factory=list)
+    pulled: int = 0  # frames before its closing
     ended: bool = False  # somebody has seen its end
     seen_at: list[float] = field(default_factory=list)  # when each frame could be seen
     lengths: list[int] = field(default_factory=list)  # of its log, 1.2 s and 0.2 s before a kill
@@ -65,6 +67,17 @@ class Subscriber:
 
 def frames_of(run: Run[bytes]) -> list[bytes]:
     return list(run.log.read(0, 2**62))
+
+
+def at_rest(call: Call) -> list[str]:
+    """Return the promises broken by what still goes on for *call*, whose source has been closed."""
+    approvals = approvals_of(call.run)
+    promises = {
+        "was saved before its upstream was closed": not call.model.open,
+        "was saved while its tools were at work": not call.workshop.undisturbed,
+        "was saved while it waited for approval": approvals is None or not approvals.waiting(),
+    }
+    return [promise for promise, kept in promises.items() if not kept]
 
 
 def check(
@@ -101,6 +114,8 @@ def _broken(call: Call, row: Row | None, calls: Sequence[Call], limits: Limits, 
         f"it was ended {row.finishes} times": row.finishes == 1,
         f"its status is {row.status}, its reason {row.stop_reason}": row.status is Ending(row.stop_reason).status,
         "its upstream is open": killed or not call.model.open,
+        "its tools are at work": killed or not call.workshop.at_work,
+        **_paired(row.parts),
     }
     if killed and not call.ended:
         promises |= _killed(call, row)
@@ -110,18 +125,20 @@ def _broken(call: Call, row: Row | None, calls: Sequence[Call], limits: Limits, 
 
 
 def _killed(call: Call, row: Row) -> dict[str, bool]:
-    text = _text(call.log)
+    text, told, saved = _text(call.log), _parts(call.log), _without_cut_short(row.parts)
     if row.stop_reason is not StopReason.NODE_LOST:
         return {
             "it ended as nobody asked": [ending.stop_reason for ending, _ in call.closings] == [row.stop_reason],
-            "its last save isn't whole": row.content == text,
+            "its last save isn't whole": row.content == text and saved == _without_cut_short(told),
         }
-    old, recent = (len(_text(call.log[:length])) for length in call.lengths)
+    size = _size(saved)
+    old, recent = (_size(_parts(call.log[:length])) for length in call.lengths)
     excused = row.troubled or bool(call.closings)  # its last save had begun, and no checkpoint comes after that
     return {
-        "what was saved was never streamed": text.startswith(row.content),
-        "its checkpoint is more than a second old": excused or len(row.content) >= old,
-        "its checkpoint is more than 2 KB behind": excused or recent - len(row.content) < 2048,
+        "what was saved was never streamed": text.startswith(row.content) and _begins(told, saved),
+        "its content isn't its parts": row.content == "".join(it["text"] for it in saved if it["type"] == "text"),
+        "its checkpoint is more than a second old": excused or size >= old,
+        "its checkpoint is more than 2 KB behind": excused or recent - size < 2048,
     }
 
 
@@ -131,8 +148,9 @@ def _ended(call: Call, row: Row, calls: Sequence[Call], limits: Limits, *, kille
         return {f"it was closed {len(call.closings)} times": False}
     [(ending, closing_at)] = call.closings
     asked_at = min((at for at in (run.stop_asked_at, call.left_at) if at is not None), default=None)
-    tail = 2 if row.status is Status.ERROR else 1  # frames of its ending
-    silence_s = closing_at - ([0, *call.seen_at[:-tail]])[-1]
+    silence_s = closing_at - ([0, *call.seen_at[: call.pulled]])[-1]
+    held_up_s = min(_CLING_S, call.workshop.held_up_s) + _EPSILON
+    took_s = 0 if model.opened_at is None else closing_at - model.opened_at
     partly = killed or call.cancelled or client.broken or call.turn.detached
     reason = row.stop_reason
     stopped = StopReason.USER_STOP if call.stopped else StopReason.CLIENT_DISCONNECT
@@ -142,9 +160,10 @@ def _ended(call: Call, row: Row, calls: Sequence[Call], limits: Limits, *, kille
         f"it ended {run.stop_reason}, saved {reason}": run.stop_reason is ending.stop_reason is reason,
         f"it ended {reason} without a cause": _caused(call, reason, closing_at, silence_s, calls, limits),
         f"it ended {reason}, not {stopped}": not undisputed or reason is stopped,
-        "its silence was too long": model.opened_at is None or silence_s <= limits.idle_timeout_s + _EPSILON,
-        "it took too long": model.opened_at is None or closing_at - model.opened_at <= limits.wall_clock_timeout_s,
-        "its log is too long": sum(map(len, frames[: -tail - 1])) <= limits.max_log_bytes,
+        "its silence was too long": model.opened_at is None or silence_s <= limits.idle_timeout_s + held_up_s,
+        "it took too long": took_s <= limits.wall_clock_timeout_s + held_up_s,
+        "it was held up": model.opened_at is None or asked_at is None or closing_at <= asked_at + held_up_s,
+        "its log is too long": sum(map(len, frames[: max(0, call.pulled - 1)])) <= limits.max_log_bytes,
         "its content isn't what was streamed": row.content == _text(frames),
         "its parts aren't what was streamed": row.parts == _parts(frames),
         "its events aren't counted": row.events == len(frames),
@@ -175,7 +194,7 @@ def _caused(
         case StopReason.WALL_CLOCK_TIMEOUT:
             return at >= limits.wall_clock_timeout_s
         case StopReason.LOG_LIMIT:
-            return sum(map(len, call.log[:-1])) > limits.max_log_bytes
+            return sum(map(len, call.log[: call.pulled])) > limits.max_log_bytes
         case StopReason.UPSTREAM_ERROR:
             return call.request.end is End.FAILS
         case StopReason.INTERNAL_ERROR:
@@ -211,8 +230,48 @@ def _text(frames: Sequence[bytes]) -> str:
 
 
 def _parts(frames: Sequence[bytes]) -> list[Any]:
-    pieces = (event for event in _events(frames) if event["type"] in ("delta", "reasoning"))
-    return [
-        {"type": "text" if kind == "delta" else kind, "text": "".join(piece["text"] for piece in same)}
-        for kind, same in groupby(pieces, itemgetter("type"))
-    ]
+    """Return what an answer's *frames* tell as the parts it must be stored in."""
+    parts: list[Any] = []
+    for event in _events(frames):
+        match event["type"]:
+            case "tool_call" | "tool_result":
+                parts.append(event)
+            case "delta" | "reasoning" as said:
+                kind = "text" if said == "delta" else said
+                if not parts or parts[-1]["type"] != kind:
+                    parts.append({"type": kind, "text": ""})
+                parts[-1]["text"] += event["text"]
+    return parts
+
+
+def _begins(told: Sequence[Any], saved: Sequence[Any]) -> bool:
+    """Whether *told* begins with *saved*, whose last text may have gone on."""
+    if not saved:
+        return True
+    *before, last = saved
+    if list(told[: len(before)]) != before or len(told) < len(saved):
+        return False
+    begun = told[len(before)]
+    return begun == last or (
+        "text" in last and begun["type"] == last["type"] and begun["text"].startswith(last["text"])
+    )
+
+
+def _size(parts: Sequence[Any]) -> int:
+    """Characters, as checkpoints count them."""
+    return sum(len(it.get("text") or it.get("output") or str(it.get("arguments", ""))) for it in parts)
+
+
+def _paired(parts: Sequence[Any]) -> dict[str, bool]:
+    """Whether every call has its one result: no provider takes a conversation without."""
+    calls = [it["call_id"] for it in parts if it["type"] == "tool_call"]
+    results = [it["call_id"] for it in parts if it["type"] == "tool_result"]
+    return {
+        f"two of its calls have one id: {calls}": len(set(calls)) == len(calls),
+        f"not every call of {calls} has one result: {results}": sorted(calls) == sorted(results),
+    }
+
+
+def _without_cut_short(parts: Sequence[Any]) -> list[Any]:
+    """Return *parts* without the results that an answer's end gave to its open calls."""
+    return [it for it in parts if it["type"] != "tool_result" or it["output"] != "stopped"]

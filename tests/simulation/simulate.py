@@ -12,14 +12,14 @@ from typing import Any
 
 from odysseus.application import recover
 from odysseus.errors import RequestError, StoreError, TooMany
-from odysseus.generation import Generation
 from odysseus.replay import event_id
 from odysseus.run import IfBusy, Reader, Run
 from odysseus.runs import Runs
 from odysseus.saves import Saves
 from odysseus.states import Ending
 from odysseus.tasks import Tasks
-from tests.simulation.promises import Call, Subscriber, check
+from tests.simulation.agents import User, Workshop, new_generation
+from tests.simulation.promises import Call, Subscriber, at_rest, check
 from tests.simulation.schedule import LENGTH, TICK, Act, Deed, Request, Schedule
 from tests.simulation.world import Client, Model, Spool, Store, Weather, World, steps, time
 from tests.virtual_time import run_virtual
@@ -94,7 +94,7 @@ class Simulation:
 
     def _call(self, request: Request) -> Call:
         client = Client(self.world, request, lambda frame: self._seen(call, frame))
-        call = Call(request, Model(self.world, request), client)
+        call = Call(request, Model(self.world, request), Workshop(self.world, request), client)
         return call
 
     # Playing
@@ -224,12 +224,15 @@ class Simulation:
 
     def _arrive(self, call: Call) -> None:
         lifetime = "detached" if call.turn.detached else "direct"
-        self.world.say(f"{call.id} arrives for {call.turn.session_id}: {call.request.if_busy}, {lifetime}")
+        self.world.say(
+            f"{call.id} arrives for {call.turn.session_id}: {call.turn.mode}, {call.request.if_busy}, {lifetime}"
+        )
         call.task = asyncio.create_task(self._serve(call))
 
     async def _serve(self, call: Call) -> None:
         """What the web's handler does."""
-        generation = Generation(call.turn, call.model, self.store, self.saves, self.tasks)
+        limits = self.schedule.agent_limits
+        generation = new_generation(call.model, call.workshop, limits, self.store, self.saves, self.tasks)
 
         async def opening() -> None:
             call.run = self.runs.get(call.id)
@@ -244,6 +247,7 @@ class Simulation:
         async def closing(ending: Ending, failure: BaseException | None) -> list[bytes]:
             if not self.world.dead:
                 call.closings.append((ending, time()))
+                call.pulled = len(call.log)
             return await generation.closing(ending, failure)
 
         frames = generation.stream_with_save()
@@ -252,6 +256,7 @@ class Simulation:
             "if_busy": call.request.if_busy,
             "opening": opening,
             "closing": closing,
+            "about": generation,
         }
         self._admitted.append(call)
         try:
@@ -266,11 +271,12 @@ class Simulation:
 
     async def _witness(self, call: Call, run: Run[bytes]) -> None:
         """See every frame when it can be seen at all."""
-        reader = Reader(run, 0)
+        reader, user = Reader(run, 0), User(self.world, self.runs, run)
         while frames := await reader.read():
             for frame in frames:
                 call.seen_at.append(time())
                 self._seen(call, frame)
+                user.see(frame)
         if call.accepted:
             self.world.expect(self.settled(call), f"{call.id} ended before its save")
             self.world.say(f"{call.id} has ended: {run.status} {run.stop_reason}")
@@ -289,7 +295,8 @@ class Simulation:
 
     def _before_a_save(self, message_id: str) -> None:
         call = self._about(message_id)
-        self.world.expect(not call.model.open, f"{call.id} was saved before its upstream was closed")
+        for promise in at_rest(call):
+            self.world.expect(False, f"{call.id} {promise}")
 
     def _before_a_pull(self, message_id: str) -> None:
         call = self._about(message_id)

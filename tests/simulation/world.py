@@ -7,16 +7,24 @@ from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+import orjson
+
+from odysseus.answer import with_stopped_results
 from odysseus.errors import StoreError, UpstreamError
 from odysseus.events import Part, UsageCount
-from odysseus.messages import Final, Message, Role, Turn
+from odysseus.messages import Final, Message, Mode, Role, Turn
 from odysseus.messages import now as today
 from odysseus.run import Run
 from odysseus.states import Status, StopReason
 from odysseus.upstream import Ask, Finish, Piece, Tokens
+from odysseus.upstream.chat_completions import request_body
+from tests.message_rules import BrokenRule, check_request
 from tests.simulation.schedule import TICK, End, Outage, Request
 
 __all__ = ["Client", "Killed", "Model", "Row", "Spool", "Store", "Weather", "World", "steps", "time"]
+
+
+_TOKENS = Tokens(UsageCount(prompt_tokens=1, completion_tokens=2, total_tokens=3))
 
 
 class Killed(BaseException):
@@ -59,7 +67,7 @@ class Weather:
     def __init__(self, world: World, rng: Random, outages: Sequence[Outage]) -> None:
         self._world, self._rng, self.outages = world, rng, outages
 
-    async def pass_over(self, error: Exception) -> Exception | None:
+    async def pass_over(self, error: Exception, *, writes: bool = True) -> Exception | None:
         """Let one call through; return what it must raise when it has done its work, for a deaf disk."""
         if self._world.dead:
             raise Killed
@@ -70,7 +78,7 @@ class Weather:
         elif kind == "hung":
             pause += int((until - time()) / TICK)
         await asyncio.sleep(pause * TICK)
-        if kind == "down":
+        if kind == "down" or (kind == "full" and writes):
             raise error
         if self._world.dead:
             raise Killed
@@ -115,21 +123,15 @@ class Store:
 
     async def history(self, turn: Turn) -> Sequence[Message]:
         self.on_pull(turn.message_id)
-        await self.weather.pass_over(StoreError("history"))
-        return [
-            Message(
-                id=f"{row.turn.message_id}-user",
-                session_id=turn.session_id,
-                role=Role.USER,
-                content=row.turn.text,
-                reasoning="",
-                parts=[],
-                status=Status.DONE,
-                created_at=today(),
-            )
-            for row in self.rows.values()
-            if row.turn.session_id == turn.session_id
-        ]
+        await self.weather.pass_over(StoreError("history"), writes=False)
+        history = []
+        for row in self.rows.values():
+            if row.turn.session_id == turn.session_id:
+                history.append(_message(row, Role.USER))
+                if row.turn is turn:
+                    break
+                history.append(_message(row, Role.ASSISTANT))
+        return history
 
     async def checkpoint(self, message_id: str, content: str, reasoning: str, parts: list[Part]) -> None:
         row, began = self.rows[message_id], time()
@@ -168,11 +170,26 @@ class Store:
         lost = [row for key, row in self.rows.items() if row.status is Status.STREAMING and key not in but]
         for row in lost:
             row.status, row.stop_reason = Status.INTERRUPTED, StopReason.NODE_LOST
+            row.parts = with_stopped_results(row.parts)
             row.finishes += 1
             self.world.say(f"{row.turn.run_id} is lost")
         if error is not None:
             raise error
         return len(lost)
+
+
+def _message(row: Row, role: Role) -> Message:
+    users = role is Role.USER
+    return Message(
+        id=f"{row.turn.message_id}-{role}",
+        session_id=row.turn.session_id,
+        role=role,
+        content=row.turn.text if users else row.content,
+        reasoning="",
+        parts=[] if users else row.parts,
+        status=Status.DONE if users else row.status,
+        created_at=today(),
+    )
 
 
 class Spool:
@@ -189,7 +206,7 @@ class Spool:
 
     async def all(self) -> list[Final]:
         found = list(self.held.values())
-        await self.weather.pass_over(OSError("all"))  # what it read may be old when it is handed over
+        await self.weather.pass_over(OSError("all"), writes=False)  # what it read may be old when it is handed over
         return found
 
     async def remove(self, message_id: str) -> None:
@@ -198,39 +215,56 @@ class Spool:
 
 
 class Model:
-    """A model server that plays one answer."""
+    """A strict model server that plays one answer; an agent's in rounds, each of them asked for."""
 
     def __init__(self, world: World, request: Request) -> None:
         self.world, self.request = world, request
+        self.asked = 0
+        self.open = 0
         self.opened_at: float | None = None
+        """When it was asked first."""
         self.closed_at: float | None = None
-
-    @property
-    def open(self) -> bool:
-        return self.opened_at is not None and self.closed_at is None
+        """When it was closed last."""
 
     async def ask(self, ask: Ask) -> AsyncGenerator[Sequence[Piece], None]:
         request, name = self.request, self.request.turn.run_id
-        self.world.expect(self.opened_at is None, f"{name} was asked twice")
-        self.opened_at = time()
+        played = request.rounds[self.asked] if self.asked < len(request.rounds) else None
+        self.world.expect(not self.open, f"{name} was asked twice at once")
+        self.world.expect(self.asked <= len(request.rounds), f"{name} was asked too often")
+        self._check(ask)
         self.world.say(f"{name} is asked")
+        self.opened_at = time() if self.opened_at is None else self.opened_at
+        self.asked += 1
+        self.open += 1
         try:
-            for silence, pieces in request.reads:
+            for silence, pieces in request.reads if played is None else played.reads:
                 await asyncio.sleep(silence * TICK)
                 yield pieces
+            if played is not None:
+                yield [*played.pieces, _TOKENS]
+                return
             if request.end is End.FAILS:
                 raise UpstreamError("upstream_protocol", "the connection broke")
             if request.end is End.BUG:
                 raise ValueError("a bug")
             if request.end is End.HANGS:
                 await asyncio.Event().wait()
-            yield [Tokens(UsageCount(prompt_tokens=1, completion_tokens=2, total_tokens=3)), Finish("stop")]
+            yield [_TOKENS, Finish("stop")]
         finally:
             try:
                 await steps(request.leave_steps)
             finally:
+                self.open -= 1
                 self.closed_at = time()
                 self.world.say(f"{name} is closed")
+
+    def _check(self, ask: Ask) -> None:
+        turn = self.request.turn
+        self.world.expect(bool(ask.tools) is (turn.mode is Mode.AGENT), f"{turn.run_id}: its tools are {ask.tools}")
+        try:
+            check_request(orjson.loads(request_body(ask)))
+        except BrokenRule as broken:
+            self.world.expect(False, f"{turn.run_id}: its model refuses what it is asked: {broken}")
 
 
 class Client:
