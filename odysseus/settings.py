@@ -87,6 +87,15 @@ class McpServerSettings(BaseModel):
     needs_approval: bool | tuple[str, ...] = False
     """Which of them wait for somebody's approval."""
 
+    @field_validator("needs_approval", mode="plain")
+    @classmethod
+    def _all_or_names(cls, value: object) -> object:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, list) and all(isinstance(name, str) for name in value):
+            return tuple(value)
+        raise ValueError("needs true, false or a list of names")
+
     @model_validator(mode="after")
     def _one_transport(self) -> McpServerSettings:
         if (self.command is None) == (self.url is None):

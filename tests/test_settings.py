@@ -301,7 +301,7 @@ def mcp(**values: Any) -> str:
         (mcp(command=None, url="'a'"), "mcp_servers.0.url", "URL"),
         (mcp(command=None, url="'http://a'", headers=f"{{A = '{KEY}ä'}}"), "mcp_servers.0.headers.A", "can't be sent"),
         (mcp(env=f"{{A = ['{KEY}']}}"), "mcp_servers.0.env.A", "string"),
-        (mcp(needs_approval="5"), "mcp_servers.0.needs_approval", "valid"),
+        (mcp(needs_approval="5"), "mcp_servers.0.needs_approval", "needs true, false or a list of names"),
         (mcp() + mcp(), "mcp_servers", "two of them have the same name"),
         ("port = ", "ODYSSEUS_CONFIG", "odysseus.toml isn't TOML: "),
         ("port = 1\nport = 2", "ODYSSEUS_CONFIG", "odysseus.toml isn't TOML: "),
