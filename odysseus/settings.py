@@ -92,7 +92,7 @@ class McpServerSettings(BaseModel):
     def _all_or_names(cls, value: object) -> object:
         if isinstance(value, bool):
             return value
-        if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
             return tuple(value)
         raise ValueError("needs true, false or a list of names")
 
