@@ -1,0 +1,1 @@
+"""What Odysseus is measured against, a screenful each."""
