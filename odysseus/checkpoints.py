@@ -14,6 +14,7 @@ _log = logging.getLogger(__name__)
 
 _EVERY_S = 1.0
 _EVERY_CHARS = 2048
+_TOGETHER_S = 0.25  # timers meet at multiples of it: what begins at one moment becomes one transaction
 _WRITE_S = 5.0
 _LONG = 64  # a long answer is written whole each time: past 128 KB, wait for a 64th of it, so that the cost stays sane
 
@@ -52,7 +53,9 @@ class Checkpoints:
         if self._unsaved >= max(_EVERY_CHARS, self._total // _LONG) and not self._failed:
             self._begin()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_EVERY_S, self._begin)
+            loop = asyncio.get_running_loop()
+            due = loop.time() + _EVERY_S
+            self._timer = loop.call_at(due - due % _TOGETHER_S, self._begin)
 
     def _begin(self) -> None:
         if self._timer is not None:

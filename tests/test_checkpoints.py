@@ -62,7 +62,7 @@ class Growing:
         pytest.param([(0, 2 * KB)], (), [(0, 2 * KB)], id="2 KB at once"),
         pytest.param([(0, KB), (0.5, KB)], (), [(0.5, 2 * KB)], id="2 KB bit by bit"),
         pytest.param(
-            [(0, 10), (0.5, 2 * KB), (0.6, 10)], (), [(0.5, 2 * KB + 10), (1.6, 2 * KB + 20)], id="2 KB, rest"
+            [(0, 10), (0.5, 2 * KB), (0.6, 10)], (), [(0.5, 2 * KB + 10), (1.5, 2 * KB + 20)], id="2 KB, rest"
         ),
         pytest.param(
             [(0, 2 * KB), (1, 2 * KB), (2, 1)], (3,), [(0, 2 * KB), (3, 4 * KB + 1)], id="2 KB during a write"

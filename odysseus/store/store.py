@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -14,9 +14,11 @@ from odysseus.errors import AlreadyClaimed, NotFound
 from odysseus.events import Part
 from odysseus.messages import Compare, Final, Found, Message, Mode, Pane, Role, Session, Turn, new_id, now
 from odysseus.states import Status, StopReason
+from odysseus.store.batches import Batches
 from odysseus.store.database import Database
 from odysseus.store.search import search
 from odysseus.store.tables import compare_panes, compares, messages, sessions
+from odysseus.tasks import Tasks
 
 __all__ = ["Store"]
 
@@ -28,6 +30,8 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._tasks = Tasks()
+        self._checkpoints = Batches(self._write_checkpoints, self._tasks)
 
     async def ping(self) -> None:
         """Return if the database answers."""
@@ -55,9 +59,11 @@ class Store:
         await self._database.write(work)
 
     async def checkpoint(self, message_id: str, content: str, reasoning: str, parts: list[Part]) -> None:
-        """Overwrite the answer so far, if it is still `streaming`."""
-        statement = _streaming(message_id).values(content=content, reasoning=reasoning, parts=parts)
-        await self._database.write(lambda connection: connection.execute(statement))
+        """Overwrite the answer so far, if it is still `streaming`. Many at once make one transaction."""
+        await self._checkpoints.add({"message": message_id, "content": content, "reasoning": reasoning, "parts": parts})
+
+    async def _write_checkpoints(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        await self._database.write(lambda connection: connection.execute(_CHECKPOINT, rows))
 
     async def finish(self, final: Final) -> bool:
         """End the message. False means that it had ended before (or is deleted), and that nothing has changed."""
@@ -236,9 +242,14 @@ class Store:
         return await self._database.read(work)
 
 
-def _streaming(message_id: str) -> sa.Update:
+def _streaming(message_id: str | sa.BindParameter[str]) -> sa.Update:
     """The one statement that may touch an answer: only while it streams."""
     return messages.update().where(messages.c.id == message_id, messages.c.status == Status.STREAMING)
+
+
+_CHECKPOINT = _streaming(sa.bindparam("message")).values(
+    content=sa.bindparam("content"), reasoning=sa.bindparam("reasoning"), parts=sa.bindparam("parts")
+)
 
 
 def _row(message_id: str, turn: Turn, role: Role, status: Status) -> dict[str, Any]:
