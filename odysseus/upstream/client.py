@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -19,6 +18,7 @@ import orjson
 from odysseus.errors import UpstreamError
 from odysseus.tasks import Tasks
 from odysseus.upstream import Ask, Piece
+from odysseus.upstream.arrived import Arrived
 from odysseus.upstream.chat_completions import AnswerDecoder, request_body
 
 __all__ = ["Client"]
@@ -29,7 +29,6 @@ _PAUSES_S = (0.25, 1.0)  # before each retry, where the model server doesn't nam
 _MAX_PAUSE_S = 20.0  # a longer Retry-After is an answer, not something to wait for
 _MODELS_S = 10.0
 _LINGER_S = 1.0  # after `[DONE]`: how long the response may take to end, so that its connection can be used again
-_MAX_AHEAD = 1024 * 1024  # bytes read ahead of a consumer that is slower than the model
 _PROBLEM_BYTES = 2000  # of an error's body, for the log
 
 
@@ -41,48 +40,6 @@ class _Retry(Exception):
         self.error, self.after_s = error, after_s
 
 
-class _Arrived:
-    """What has arrived and wasn't taken yet.
-
-    It is filled by a task of its own, because aiohttp raises a connection's error before it hands out the bytes that
-    came before it: whoever reads late, say behind a slow client, would lose them.
-    """
-
-    def __init__(self) -> None:
-        self._chunks: list[bytes] = []
-        self._size = 0
-        self._ended = False
-        self._error: Exception | None = None
-        self._news = asyncio.Event()
-        self._room = asyncio.Event()
-
-    async def put(self, data: bytes) -> None:
-        """Add *data*; wait while there is more than `_MAX_AHEAD` of it."""
-        self._chunks.append(data)
-        self._size += len(data)
-        self._news.set()
-        while self._size > _MAX_AHEAD:
-            self._room.clear()
-            await self._room.wait()
-
-    def end(self, error: Exception | None) -> None:
-        self._ended, self._error = True, error
-        self._news.set()
-
-    async def take(self) -> bytes:
-        """Return all that has arrived since the last call; nothing at the end. Raises the error that ended it."""
-        while not self._chunks and not self._ended:
-            self._news.clear()
-            await self._news.wait()
-        if not self._chunks and self._error is not None:
-            raise self._error
-        data = b"".join(self._chunks)
-        self._chunks.clear()
-        self._size = 0
-        self._room.set()
-        return data
-
-
 class Client:
     """Speaks to the model server at *url* (the part before `/chat/completions`), with *key* as its bearer token."""
 
@@ -90,6 +47,7 @@ class Client:
         self.name = name
         self._url = url.rstrip("/")
         self._key = key
+        self._silence_s = silence_s
         self._tasks = Tasks()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),  # how many run at once is for `runs` to say
@@ -118,46 +76,42 @@ class Client:
     async def ask(self, ask: Ask) -> AsyncGenerator[Sequence[Piece], None]:
         """See `odysseus.upstream.Upstream.ask`. Connection errors, 429 and 5xx are retried, before the first byte."""
         answer = AnswerDecoder()
-        async with self._reading(request_body(ask), answer) as arrived:
-            while not answer.done and (data := await arrived.take()):
+        response = await self._answered(request_body(ask))
+        arrived = Arrived(response, self._silence_s)
+        try:
+            while not answer.done and (data := await self._next(arrived)):
                 if pieces := answer.feed(data):
                     yield pieces
             answer.end()
-
-    @asynccontextmanager
-    async def _reading(self, body: bytes, answer: AnswerDecoder) -> AsyncIterator[_Arrived]:
-        """Leaving the block closes the connection, before this returns, unless the answer was complete."""
-        arrived = _Arrived()
-        reader = self._tasks.spawn(self._read(body, arrived))
-        try:
-            yield arrived
         finally:
-            if answer.done and not reader.done():
-                asyncio.get_running_loop().call_later(_LINGER_S, reader.cancel)
+            if answer.done:
+                self._tasks.spawn(arrived.linger(_LINGER_S))
             else:
-                reader.cancel()
-                await asyncio.wait({reader})
+                arrived.close()
 
-    async def _read(self, body: bytes, arrived: _Arrived) -> None:
+    async def _next(self, arrived: Arrived) -> bytes:
         try:
-            await self._with_retries(body, arrived)
-        except Exception as error:
-            arrived.end(error)
-        else:
-            arrived.end(None)
+            return await arrived.take()
+        except TimeoutError as error:
+            raise UpstreamError("upstream_timeout", "the model server fell silent") from error
+        except (aiohttp.ClientError, OSError) as error:
+            _log.warning("model server %s: the answer broke off: %s", self.name, self._told(error))
+            raise UpstreamError("upstream_protocol", "the connection to the model server broke") from error
 
-    async def _with_retries(self, body: bytes, arrived: _Arrived) -> None:
+    async def _answered(self, body: bytes) -> aiohttp.ClientResponse:
+        """Ask, again where that is worth it; return the response, of which the headers have come."""
         for pause_s in (*_PAUSES_S, None):
             try:
-                return await self._once(body, arrived)
+                return await self._once(body)
             except _Retry as retry:
                 wait_s = pause_s if retry.after_s is None else retry.after_s
                 if pause_s is None or wait_s is None or wait_s > _MAX_PAUSE_S:
                     raise retry.error from retry
                 _log.info("model server %s: %s; again in %.1f s", self.name, retry.error, wait_s)
             await asyncio.sleep(wait_s)
+        raise AssertionError  # the last attempt has returned or raised
 
-    async def _once(self, body: bytes, arrived: _Arrived) -> None:
+    async def _once(self, body: bytes) -> aiohttp.ClientResponse:
         request = self._session.post(
             f"{self._url}/chat/completions",
             data=body,
@@ -170,23 +124,19 @@ class Client:
             raise self._unreachable(error) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _Retry(self._unreachable(error)) from error
-        async with response:
-            try:
-                await self._check(response)
-                with _woken_by_closing(response):
-                    async for data in response.content.iter_any():
-                        await arrived.put(data)
-            except TimeoutError as error:
-                raise UpstreamError("upstream_timeout", "the model server fell silent") from error
-            except (aiohttp.ClientError, OSError) as error:
-                _log.warning("model server %s: the answer broke off: %s", self.name, self._told(error))
-                raise UpstreamError("upstream_protocol", "the connection to the model server broke") from error
-            finally:
-                if not response.content.at_eof() and response.connection is not None:
-                    # A polite close of a TLS connection waits 30 s for a peer that doesn't answer it.
-                    transport = response.connection.transport
-                    if transport is not None:
-                        transport.abort()
+        try:
+            await self._check(response)
+        except TimeoutError as error:
+            response.close()
+            raise UpstreamError("upstream_timeout", "the model server fell silent") from error
+        except (aiohttp.ClientError, OSError) as error:
+            response.close()
+            _log.warning("model server %s: the answer broke off: %s", self.name, self._told(error))
+            raise UpstreamError("upstream_protocol", "the connection to the model server broke") from error
+        except BaseException:
+            response.close()
+            raise
+        return response
 
     async def _check(self, response: aiohttp.ClientResponse) -> None:
         """Raise `_Retry` or `UpstreamError` unless *response* is an answer."""
@@ -215,37 +165,6 @@ class Client:
         if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
             return UpstreamError("upstream_timeout", "the model server didn't answer in time")
         return UpstreamError("upstream_unreachable", "the model server can't be reached")
-
-
-def _look_at(closed: asyncio.Future[None]) -> None:
-    """Take notice of how a kept connection ended, or asyncio would complain that nobody did."""
-    if not closed.cancelled():
-        closed.exception()
-
-
-@contextmanager
-def _woken_by_closing(response: aiohttp.ClientResponse) -> Iterator[None]:
-    """Whoever reads *response* in this block is woken when its connection is closed.
-
-    aiohttp 3.14 closes a connection whose chunks it can't parse and tells nobody, nor does `sock_read` fire then.
-    """
-    content = response.content
-    connection = response.connection
-    closed = connection.protocol.closed if connection is not None and connection.protocol is not None else None
-
-    def wake(_: asyncio.Future[None]) -> None:
-        if not content.is_eof() and content.exception() is None:
-            content.set_exception(aiohttp.ClientPayloadError("closed in the middle"))
-
-    if closed is not None:
-        closed.remove_done_callback(_look_at)  # one is enough, however often the connection is used
-        closed.add_done_callback(_look_at)
-        closed.add_done_callback(wake)
-    try:
-        yield
-    finally:
-        if closed is not None:
-            closed.remove_done_callback(wake)
 
 
 def _retry_after_s(header: str | None) -> float | None:
