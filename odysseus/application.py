@@ -33,7 +33,9 @@ from odysseus.web import chat, compare, ops, sessions
 from odysseus.web.errors import errors_as_json, until_answered
 from odysseus.web.metrics import METRICS, registry
 from odysseus.web.openapi import describe
+from odysseus.web.pulse import Pulse
 from odysseus.web.routes import COMPARES, SERVICE, SETTINGS, add_routes
+from odysseus.web.stream import PULSE
 
 __all__ = ["create_app", "create_runner", "drain", "log_to_stderr"]
 
@@ -49,6 +51,7 @@ def create_app(settings: Settings) -> web.Application:
     tasks = Tasks()
     app = web.Application(middlewares=[errors_as_json, until_answered(tasks)], client_max_size=settings.max_body_bytes)
     app[SETTINGS] = settings
+    app[PULSE] = Pulse(settings.ping_interval_s)
     routes = [*chat.ROUTES, *compare.ROUTES, *sessions.ROUTES, *ops.ROUTES]
     add_routes(app, routes)
     app[ops.OPENAPI] = describe(routes)

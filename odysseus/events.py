@@ -185,15 +185,15 @@ StreamEvent = Started | Delta | Reasoning | ToolCall | ToolResult | ApprovalRequ
 class Frames:
     """Encodes the events of one run, each once, and numbers them as the run's log will."""
 
-    __slots__ = ("_run_id", "count")
+    __slots__ = ("_head", "count")
 
     def __init__(self, run_id: str) -> None:
-        self._run_id = run_id
+        self._head = f"id: {event_id(run_id, '')}".encode()
         self.count = 0
         """How many events have been numbered so far."""
 
     def encode(self, event: StreamEvent) -> bytes:
-        frame = sse.encode(orjson.dumps(event), event_id(self._run_id, self.count))
+        frame = b"%b%d\ndata: %b\n\n" % (self._head, self.count, orjson.dumps(event))  # JSON has no line ends
         self.count += 1
         return frame
 

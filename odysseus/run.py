@@ -10,14 +10,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Generic, Protocol
+from typing import Generic, Protocol, TypeVar
 
 from odysseus.replay import Frame, Log
 from odysseus.states import Ending, Status, StopReason
 
-__all__ = ["ClientGone", "Closing", "IfBusy", "Limits", "Opening", "Reader", "Run", "Sink"]
+__all__ = ["ClientGone", "Closing", "IfBusy", "Limits", "Opening", "Outlet", "Reader", "Run", "Sink"]
 
 _SLICE_BYTES = 256 * 1024  # what a reader takes at once: a long replay must not hold the loop, nor a second copy
+
+_Taken = TypeVar("_Taken", bytes, str, contravariant=True)
 
 Opening = Callable[[], Awaitable[None]]
 Closing = Callable[[Ending, BaseException | None], Awaitable[Sequence[Frame]]]
@@ -50,6 +52,15 @@ class Sink(Protocol[Frame]):
         """The run has been accepted; no frame has come yet."""
 
     async def write(self, frame: Frame) -> None: ...
+
+
+class Outlet(Protocol[_Taken]):
+    """Takes a run's frames in the moment they come, for readers that have all before them. Must not wait or raise."""
+
+    def push(self, frame: _Taken) -> None: ...
+
+    def wake(self) -> None:
+        """The log has more than was pushed, or the run has ended."""
 
 
 class ClientGone(Exception):
@@ -85,6 +96,8 @@ class Run(Generic[Frame]):
         self.entered = False  # the pulling task has made its first step
         self.cancelled_by_us = False
         self.last_frame_at = 0.0
+        self._loop = asyncio.get_running_loop()  # to ask for it costs a system call, and a frame has none to spare
+        self.outlet: Outlet[Frame] | None = None
         self._waiters: set[asyncio.Future[None]] = set()
         self.overdue = False  # the grace time is over, a subscriber still reads
 
@@ -98,7 +111,7 @@ class Run(Generic[Frame]):
         """Ask the run to end: write the reason down, then interrupt whatever it awaits. The first reason stays."""
         if self.ending is None and self.asked is None:
             self.asked = Ending(reason)
-            self.stop_asked_at = asyncio.get_running_loop().time()
+            self.stop_asked_at = self._loop.time()
             if self.entered:
                 self._interrupt()
 
@@ -115,11 +128,19 @@ class Run(Generic[Frame]):
 
     def append(self, frame: Frame) -> None:
         self.log.append(frame)
-        self.last_frame_at = asyncio.get_running_loop().time()
-        self.wake()
+        self.last_frame_at = self._loop.time()
+        if self.outlet is not None:
+            self.outlet.push(frame)
+        if self._waiters:
+            self._wake_waiters()
 
     def wake(self) -> None:
         """Wake the readers that wait. Those already woken read on by themselves, so a burst wakes each once."""
+        if self.outlet is not None:
+            self.outlet.wake()
+        self._wake_waiters()
+
+    def _wake_waiters(self) -> None:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -127,7 +148,7 @@ class Run(Generic[Frame]):
 
     async def changed(self) -> None:
         """Wait for the next `wake`. Cancelling leaves nothing behind."""
-        waiter = asyncio.get_running_loop().create_future()
+        waiter = self._loop.create_future()
         self._waiters.add(waiter)
         try:
             await waiter
@@ -150,6 +171,10 @@ class Reader(Generic[Frame]):
         """
         while self.seq == len(self.run.log) and not self.run.ended.is_set():
             await self.run.changed()
+        return self.take()
+
+    def take(self) -> Sequence[Frame]:
+        """As `read`, without waiting: none when there are none yet."""
         frames: Sequence[Frame] = self.run.log.read(self.seq, _SLICE_BYTES)
         self.seq += len(frames)
         return frames

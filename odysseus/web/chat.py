@@ -11,9 +11,10 @@ from odysseus.messages import Message
 from odysseus.run import Run
 from odysseus.service import Request, generation_of, snapshot_of
 from odysseus.web.errors import json_answer, parse_body
+from odysseus.web.fanout import follow
 from odysseus.web.routes import SERVICE, STREAM, Parameter, Route
 from odysseus.web.schemas import Accepted, Approved, ApproveRequest, ChatRequest, StopOut, StreamStatusOut
-from odysseus.web.stream import EventStream, follow
+from odysseus.web.stream import EventStream
 
 __all__ = ["ROUTES", "direct"]
 

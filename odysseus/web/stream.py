@@ -1,5 +1,8 @@
 """A response that streams events: one writer, pings that never get in its way, an end for a client that is stuck.
 
+What a client can take at once goes to its transport directly, in the chunks of HTTP/1.1: aiohttp's own way there is
+five coroutines long. The rest waits in aiohttp's `write`.
+
 The care has a reason: since aiohttp 3.14, a `write` that is cancelled or timed out while it waits spoils its
 connection for every later one. So nothing here times a write out; a client that takes nothing loses its connection.
 """
@@ -16,13 +19,23 @@ from aiohttp_sse import EventSourceResponse
 
 from odysseus.run import Run
 from odysseus.sse import PING
-from odysseus.web.routes import SERVICE, SETTINGS, STREAMING
+from odysseus.web.pulse import Pulse
+from odysseus.web.routes import SETTINGS, STREAMING
 
-__all__ = ["EventStream", "follow"]
+__all__ = ["PULSE", "EventStream", "chunk"]
+
+PULSE = web.AppKey("pulse", Pulse)
 
 _READY = b": ok\n\n"  # the headers leave with the first bytes of the body, which may be a while
 _LONG = 64 * 1024
-_SOONER = 0.95  # so a vanished client is noticed within PING_INTERVAL_S + SEND_TIMEOUT_S, timers' slack included
+
+
+def chunk(data: bytes) -> bytes:
+    """Return *data* as a chunk of HTTP/1.1. Source: RFC 9112, section 7.1."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+_PING_CHUNK = chunk(PING)
 
 
 class EventStream(EventSourceResponse):
@@ -34,14 +47,10 @@ class EventStream(EventSourceResponse):
 
     def __init__(self, request: web.Request) -> None:
         settings = request.app[SETTINGS]
-        super().__init__(
-            sep="\n",
-            allow_all_methods=True,
-            send_timeout=settings.send_timeout_s,
-            ping_interval=settings.ping_interval_s * _SOONER,
-        )
+        super().__init__(sep="\n", allow_all_methods=True, send_timeout=settings.send_timeout_s)
         self.headers["Cache-Control"] = "no-store"
-        if request.version < HttpVersion11:  # no chunks: the end of the connection is the end of the stream
+        self._in_chunks = request.version >= HttpVersion11
+        if not self._in_chunks:  # the end of the connection is the end of the stream
             self.headers["Connection"] = "close"
             self.force_close()
         self._request = request
@@ -61,8 +70,11 @@ class EventStream(EventSourceResponse):
             raise ConnectionResetError("the client left before its stream began")
         self._request[STREAMING] = True
         await self.prepare(self._request)
+        self.stop_streaming()  # its own pings, each from a task
         self._begun = True
-        await self.write(_READY)
+        await super().write(_READY)  # with the headers
+        self._written += len(_READY)
+        self._request.app[PULSE].add(self)
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         transport = self._request.transport
@@ -70,16 +82,37 @@ class EventStream(EventSourceResponse):
             self.cut()
             raise ConnectionResetError("the client has gone")
         backlog = transport.get_write_buffer_size()
-        if backlog or len(data) > _LONG:
-            self._watch_over(transport)
-        if backlog and data == PING:
-            return  # the client has bytes to take; a ping would wait behind them, as a second writer
+        if not backlog and len(data) <= _LONG:
+            transport.write(chunk(bytes(data)) if self._in_chunks else data)
+            self._written += len(data)
+            return
+        self._watch_over(transport)
         self._written += len(data)
         try:
             await super().write(data)
         except asyncio.CancelledError:
             self.cut()  # half a frame may stand in the buffer, and the connection can't be waited for any more
             raise
+
+    def push(self, frame: bytes, as_chunk: bytes) -> bool:
+        """Send *frame* now, if the client has taken all before it; return whether it had. A lost client has it all."""
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            return True  # its handler is being cancelled
+        if transport.get_write_buffer_size():
+            return False
+        transport.write(as_chunk if self._in_chunks else frame)
+        self._written += len(frame)
+        return True
+
+    def ping(self) -> None:
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            self.cut()
+        elif transport.get_write_buffer_size():
+            self._watch_over(transport)  # it has bytes to take; a ping would wait behind them
+        else:
+            self.push(PING, _PING_CHUNK)
 
     def cut(self) -> None:
         """End the connection without waiting for anything that is still unsent."""
@@ -89,7 +122,7 @@ class EventStream(EventSourceResponse):
     def end(self) -> None:
         """Stop the pings. The stream itself ends when the handler returns it."""
         if self._begun:
-            self.stop_streaming()
+            self._request.app[PULSE].discard(self)
             transport = self._request.transport
             if transport is not None and transport.get_write_buffer_size():
                 self._watch_over(transport)
@@ -127,19 +160,3 @@ def _untaken(transport: asyncio.Transport) -> int:
     except (OSError, AttributeError):  # not Linux, or not a socket of TCP
         queued = 0
     return transport.get_write_buffer_size() + queued
-
-
-async def follow(request: web.Request, run: Run[bytes], seq: int) -> web.StreamResponse:
-    """Stream *run* from frame *seq* on to this client, to its end. Leaving stops nothing."""
-    stream = EventStream(request)
-    with request.app[SERVICE].runs.reader(run, seq) as reader:
-        try:
-            await stream.open(run)
-            while frames := await reader.read():
-                await stream.write(b"".join(frames))
-                await asyncio.sleep(0)
-        except ConnectionError:
-            pass
-        finally:
-            stream.end()
-    return stream
