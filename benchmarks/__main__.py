@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import uvloop
@@ -11,7 +12,8 @@ import uvloop
 from benchmarks import cores, pictures, report, rounds
 from benchmarks.scenario import Scenario
 from benchmarks.scenarios import SCENARIOS
-from benchmarks.targets import TARGETS, Target
+from benchmarks.target import Target, Unavailable
+from benchmarks.targets import TARGETS
 from benchmarks.upstream import Upstream
 
 _RESULTS = Path(__file__).parent / "results"
@@ -27,10 +29,21 @@ def _names(known: Iterable[str], text: str) -> list[str]:
     return [name for name in known if name in wanted]
 
 
-async def _measure(scenario: Scenario, targets: Sequence[Target], count: int, *, quick: bool) -> None:
-    able = [target for target in targets if scenario.needs <= target.abilities]
+def _available(targets: Iterable[Target]) -> Iterator[Target]:
+    for target in targets:
+        try:
+            target.prepare()
+        except Unavailable as reason:
+            print(f"{target.name} is left out: {reason}", file=sys.stderr)
+        else:
+            yield target
+
+
+async def _measure(scenario: Scenario, targets: Sequence[Target], count: int, *, quick: bool) -> bool:
+    """Measure *targets*, show what came out, and keep it. Return whether none of them failed."""
+    able = [target for target in targets if scenario.needs & target.abilities]
     if not able:
-        return
+        return True
     upstream = Upstream()
     async with upstream.serve():
         results = await rounds.run(scenario, able, upstream, rounds=count, quick=quick)
@@ -39,6 +52,7 @@ async def _measure(scenario: Scenario, targets: Sequence[Target], count: int, *,
     report.save(_RESULTS, scenario, found, results, quick=quick)
     if found:
         pictures.draw(_RESULTS, scenario, found, [target.name for target in able])
+    return not results.failures
 
 
 def main() -> None:
@@ -56,10 +70,10 @@ def main() -> None:
     options = parser.parse_args()
     cores.raise_file_limit()
     cores.pin(cores.LOAD_CORE)
-    targets = [TARGETS[name]() for name in options.target]
+    targets = list(_available(TARGETS[name]() for name in options.target))
     count = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
-    for name in options.scenario:
-        uvloop.run(_measure(SCENARIOS[name](), targets, count, quick=options.quick))
+    well = [uvloop.run(_measure(SCENARIOS[name](), targets, count, quick=options.quick)) for name in options.scenario]
+    sys.exit(0 if all(well) else 1)
 
 
 if __name__ == "__main__":

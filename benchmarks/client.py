@@ -1,4 +1,7 @@
-"""The load client: one request on a socket of its own. It keeps what arrives, and when, for `response` to look at."""
+"""The load client: one request on a socket of its own. It keeps what arrives, and when, for `response` to look at.
+
+Where that would be too much to keep, it hands on what arrives to a `Tally`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import struct
 import time
 
 from benchmarks.response import Response
+from benchmarks.tally import Tally
 
 __all__ = ["Client"]
 
@@ -22,6 +26,8 @@ class Client(asyncio.Protocol):
         self._tail = b""
         self._arrivals: list[tuple[int, bytes]] = []
         self._marker: tuple[bytes, asyncio.Future[None]] | None = None
+        self.tally: Tally | None = None
+        """Set by who wants to have counted, not kept, what arrives from then on."""
         self.sent_at = 0
         """When the request was written, as `time.monotonic_ns` tells it."""
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -68,6 +74,9 @@ class Client(asyncio.Protocol):
         transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
+        if self.tally is not None:
+            self.tally.add(data)
+            return
         self._arrivals.append((time.monotonic_ns(), data))
         if self._marker is not None and not self._marker[1].done() and self._marker[0] in self._tail + data:
             self._marker[1].set_result(None)

@@ -17,8 +17,15 @@ from matplotlib import pyplot as plt
 
 __all__ = ["draw"]
 
-_COLOURS = {"limit": "#9a9a9a", "odysseus": "#d1495b", "fastapi": "#2e86ab"}
-_MORE_COLOURS = ("#66a182", "#edae49", "#8d6a9f", "#5d5d5d")
+_COLOURS = {
+    "limit": "#9a9a9a",
+    "odysseus": "#d1495b",
+    "fastapi": "#2e86ab",
+    "resumable-stream": "#66a182",
+    "nginx": "#edae49",
+    "nchan": "#8d6a9f",
+}
+_ANOTHER = "#5d5d5d"
 _PER_ROW = 3
 
 
@@ -33,23 +40,23 @@ def draw(folder: Path, scenario: Scenario, found: Summaries, targets: Sequence[s
         _chart(axes, chart, found, targets)
     figure.suptitle(scenario.title)
     figure.tight_layout()
-    figure.savefig(folder / f"{scenario.name}.png", dpi=110)
+    figure.savefig(folder / f"{scenario.name}.png", dpi=90)
     plt.close(figure)
 
 
 def _chart(axes: Axes, chart: Chart, found: Summaries, targets: Sequence[str]) -> None:
     numbers = all(isinstance(label, int) for label in chart.points)
+    measured = {target for name in chart.points.values() for target in found.get(name, {})}
+    targets = [target for target in targets if target in measured]  # the others would leave gaps
     for place, target in enumerate(targets):
         points = [
             (at, label, found[name][target])
             for at, (label, name) in enumerate(chart.points.items())
             if target in found.get(name, {})
         ]
-        if not points:
-            continue
         medians = [summary.median for *_, summary in points]
         ranges = _ranges([summary for *_, summary in points])
-        colour = _COLOURS.get(target, _MORE_COLOURS[place % len(_MORE_COLOURS)])
+        colour = _COLOURS.get(target, _ANOTHER)
         if numbers:
             axes.errorbar([label for _, label, _ in points], medians, ranges, label=target, color=colour, marker="o")
         else:

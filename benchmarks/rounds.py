@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.scenario import Figures, Scenario, Wrong
 from benchmarks.stage import Stage
-from benchmarks.targets import Target
+from benchmarks.target import Target
 from benchmarks.upstream import Upstream
 
 __all__ = ["Results", "run"]
@@ -26,6 +26,10 @@ class Results:
     figures: defaultdict[str, list[Figures]] = field(default_factory=lambda: defaultdict(list))
     failures: dict[str, str] = field(default_factory=dict)
 
+    def failed(self, scenario: Scenario, target: Target, failure: BaseException) -> None:
+        self.failures[target.name] = f"{type(failure).__name__}: {failure}"
+        print(f"{scenario.name}: {target.name} failed: {self.failures[target.name]}", file=sys.stderr)
+
 
 async def run(
     scenario: Scenario, targets: Sequence[Target], upstream: Upstream, *, rounds: int, quick: bool
@@ -34,7 +38,10 @@ async def run(
     async with AsyncExitStack() as alive:
         if not scenario.fresh:
             for target in targets:
-                await alive.enter_async_context(target.running(upstream.port))
+                try:
+                    await alive.enter_async_context(target.running(upstream.port))
+                except _FAILURES as failure:
+                    results.failed(scenario, target, failure)
         for number in range(rounds):
             for target in targets:
                 if target.name in results.failures:
@@ -43,8 +50,7 @@ async def run(
                 try:
                     results.figures[target.name].append(await _once(scenario, target, upstream, quick=quick))
                 except _FAILURES as failure:
-                    results.failures[target.name] = f"{type(failure).__name__}: {failure}"
-                    print(f"{scenario.name}: {target.name} failed: {results.failures[target.name]}", file=sys.stderr)
+                    results.failed(scenario, target, failure)
     return results
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.targets import Ability
+from benchmarks.target import Ability
 
 if TYPE_CHECKING:
     from benchmarks.stage import Stage
@@ -54,7 +54,7 @@ class Scenario(ABC):
     """What the command line calls it, as `s1`."""
     title: str
     needs: frozenset[Ability]
-    """What a target must be able to do; those that can't are left out."""
+    """What a target must be able to do one of; it is measured at those it can, and left out if it can do none."""
     charts: Sequence[Chart]
     limit_s: float = 120.0
     """How long one target may take in one round."""

@@ -6,17 +6,19 @@ import asyncio
 import gc
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from benchmarks.client import Client
 from benchmarks.cores import busy_ns, cpu_ns
+from benchmarks.publisher import Publisher
 from benchmarks.scenario import Figure, Wrong
-from benchmarks.targets import Ability, Target
+from benchmarks.target import Ability, Target
 from benchmarks.upstream import Stream, Upstream, prompt_of, token
 
-__all__ = ["Meter", "Open", "Stage", "window_s"]
+__all__ = ["Meter", "Open", "Run", "Stage", "window_s"]
 
 _AT_ONCE = 50  # requests on their way while many streams are opened
 _OPEN_S = 60.0
@@ -34,6 +36,14 @@ class Open:
 
     client: Client
     stream: Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run that has begun, and that nobody watches."""
+
+    key: str
+    stream: Stream | Publisher
 
 
 class Meter:
@@ -71,7 +81,7 @@ class Stage:
         self.quick = quick
         self._upstream = upstream
         self._clients: list[Client] = []
-        self._streams: list[Stream] = []
+        self._streams: list[Stream | Publisher] = []
 
     async def connect(self, request: bytes) -> Client:
         client = await Client.connect(self.target.port, request)
@@ -98,11 +108,38 @@ class Stage:
         async with asyncio.timeout(_OPEN_S):
             return await asyncio.gather(*(one() for _ in range(count)))
 
+    async def run(self, count: int = 1) -> list[Run]:
+        """Start *count* runs: token 0 has been told, and whoever asked has left."""
+        if Ability.DETACHED not in self.target.abilities:
+            return [await self._published() for _ in range(count)]
+        opened = await self.open(self.target.detached, count)
+        for it in opened:
+            it.client.close()
+        return [Run(self.target.key(it.client.response()), it.stream) for it in opened]
+
+    async def _published(self) -> Run:
+        key = uuid.uuid4().hex
+        publisher = await self.target.publisher(key)
+        self._streams.append(publisher)
+        publisher.say(0)
+        return Run(key, publisher)
+
+    async def subscribe(self, run: Run, count: int) -> list[Client]:
+        """Let *count* clients watch *run* from its start: token 0 has come to each."""
+        room = asyncio.Semaphore(_AT_ONCE)
+
+        async def one() -> Client:
+            async with room:
+                client = await self.connect(self.target.resume(run.key, None))
+                await client.seen(token(0))
+                return client
+
+        async with asyncio.timeout(_OPEN_S):
+            return await asyncio.gather(*(one() for _ in range(count)))
+
     async def warm_up(self) -> None:
         """Let the target do a little of everything: the first time is nobody's measure."""
-        abilities = self.target.abilities
-        kinds = ((Ability.DIRECT, self.target.direct), (Ability.DETACHED, self.target.detached))
-        for asked in (asked for ability, asked in kinds if ability in abilities):
+        for asked in self.target.modes().values():
             for it in await self.open(asked, _WARM_STREAMS):
                 it.stream.burst(_WARM_TOKENS)
                 it.stream.end()

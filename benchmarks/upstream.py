@@ -10,7 +10,7 @@ import asyncio
 import functools
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 __all__ = ["TOKEN", "Stream", "Upstream", "pace", "prompt_of", "token"]
@@ -42,6 +42,7 @@ def _answer(delta: bytes, finish_reason: bytes = b"null") -> bytes:
 
 
 _STAMPED = _answer(b'"content":"~000000@000000000000000000"').replace(b"~000000@000000000000000000", b"~%06d@%018d")
+_BARE = _answer(b'"content":"~000000"').replace(b"~000000", b"~%06d")
 _END = _answer(b"", b'"stop"') + _chunk(b"[DONE]") + b"0\r\n\r\n"
 
 
@@ -63,6 +64,10 @@ class Stream:
         """Send one token, with the time."""
         self._transport.write(_STAMPED % (number, time.monotonic_ns()))
 
+    def say_bare(self, number: int) -> None:
+        """Send one token without the time: it is then as long as a model's."""
+        self._transport.write(_BARE % number)
+
     def burst(self, count: int) -> None:
         """Send the tokens 1 to *count* as fast as the socket takes them."""
         self._transport.write(_tokens(count, b"content"))
@@ -81,21 +86,21 @@ class Stream:
             self.closed.set_result(time.monotonic_ns())
 
 
-async def pace(streams: Sequence[Stream], gap_s: float, numbers: Sequence[int]) -> None:
-    """Let every stream say the tokens *numbers*, one each *gap_s*, the streams evenly spread over the gap.
+async def pace(says: Sequence[Callable[[int], None]], gap_s: float, numbers: Sequence[int]) -> None:
+    """Let every one of *says* send the tokens *numbers*, one each *gap_s*, the streams evenly spread over the gap.
 
     One token is sent in each turn of the event loop, so that none that arrives has to wait for a whole row of them.
     """
     loop = asyncio.get_running_loop()
     done = loop.create_future()
-    start_s, apart_s = loop.time(), gap_s / len(streams)
+    start_s, apart_s = loop.time(), gap_s / len(says)
     sent = 0
 
     def turn() -> None:
         nonlocal sent
-        streams[sent % len(streams)].say(numbers[sent // len(streams)])
+        says[sent % len(says)](numbers[sent // len(says)])
         sent += 1
-        if sent == len(numbers) * len(streams):
+        if sent == len(numbers) * len(says):
             done.set_result(None)
         elif (due_s := start_s + sent * apart_s) <= loop.time():
             loop.call_soon(turn)

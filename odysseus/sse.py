@@ -72,6 +72,11 @@ class Decoder:
         self._type = ""
         self._id = ""
 
+    @property
+    def between(self) -> bool:
+        """Whether the next byte begins an event, and not the first line, where a BOM may stand."""
+        return not (self._line or self._event_size or self._after_cr or self._first)
+
     def feed(self, chunk: bytes) -> list[Event]:
         """Return the events that *chunk* completes, oldest first.
 

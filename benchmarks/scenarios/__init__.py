@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from benchmarks.scenario import Scenario
 from benchmarks.scenarios.burst import Burst
+from benchmarks.scenarios.fan_out import FanOut
 from benchmarks.scenarios.growth import Growth
+from benchmarks.scenarios.memory import Memory
 from benchmarks.scenarios.paced import Paced
 from benchmarks.scenarios.resume import Resume
 from benchmarks.scenarios.stop import ClientCloses, StopEndpoint
@@ -14,5 +16,5 @@ from benchmarks.scenarios.stop import ClientCloses, StopEndpoint
 __all__ = ["SCENARIOS"]
 
 SCENARIOS: Mapping[str, type[Scenario]] = {
-    scenario.name: scenario for scenario in (ClientCloses, Paced, Burst, Resume, StopEndpoint, Growth)
+    scenario.name: scenario for scenario in (ClientCloses, Paced, Burst, FanOut, Memory, Resume, StopEndpoint, Growth)
 }

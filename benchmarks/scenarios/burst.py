@@ -7,19 +7,19 @@ import asyncio
 from benchmarks.delivery import whole
 from benchmarks.scenario import Chart, Figures, Scenario
 from benchmarks.stage import Stage
-from benchmarks.targets import Ability
+from benchmarks.target import Ability
 
 __all__ = ["Burst"]
 
 _STREAMS = 50
 _TOKENS = 2000
-_MODES = ("direct", "detached")
+_MODES = (Ability.DIRECT, Ability.DETACHED)
 
 
 class Burst(Scenario):
     name = "s3"
     title = "Burst: 50 streams of 2,000 tokens at once"
-    needs = frozenset({Ability.DIRECT, Ability.DETACHED})
+    needs = frozenset(_MODES)
     charts = (
         Chart(
             "tokens delivered", "tokens/s", {mode: f"{mode}, tokens per second" for mode in _MODES}, logarithmic=True
@@ -29,8 +29,8 @@ class Burst(Scenario):
 
     async def measure(self, stage: Stage) -> Figures:
         figures: Figures = {}
-        for mode in _MODES:
-            opened = await stage.open(stage.target.direct if mode == "direct" else stage.target.detached, _STREAMS)
+        for mode, asked in stage.target.modes().items():
+            opened = await stage.open(asked, _STREAMS)
             await stage.settle()
             with stage.measured() as meter:
                 for it in opened:

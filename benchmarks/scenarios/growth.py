@@ -7,7 +7,7 @@ import asyncio
 from benchmarks.delivery import delays_ms, whole
 from benchmarks.scenario import Chart, Figure, Figures, Scenario, p99
 from benchmarks.stage import Open, Stage, window_s
-from benchmarks.targets import Ability
+from benchmarks.target import Ability
 from benchmarks.upstream import pace, token
 
 __all__ = ["Growth"]
@@ -42,7 +42,7 @@ async def _measure(stage: Stage, opened: list[Open]) -> Figures:
     tokens = round(window_s(stage) / gap_s)
     numbers = range(len(opened) * 300, len(opened) * 300 + tokens)  # other ones than those of the step before
     with stage.measured() as meter:
-        await pace([it.stream for it in opened], gap_s, numbers)
+        await pace([it.stream.say for it in opened], gap_s, numbers)
         await asyncio.gather(*(it.client.seen(token(numbers[-1])) for it in opened))
     delays: list[float] = []
     for it in opened:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.delivery import whole
 from benchmarks.scenario import Chart, Figure, Figures, Scenario, p50, p99
 from benchmarks.stage import Stage
-from benchmarks.targets import Ability
+from benchmarks.target import Ability
 from benchmarks.upstream import token
 
 __all__ = ["Resume"]

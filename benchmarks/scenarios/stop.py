@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from benchmarks.scenario import Chart, Figure, Figures, Scenario, Wrong, p50, p99
 from benchmarks.stage import Open, Stage
-from benchmarks.targets import Ability
+from benchmarks.target import Ability
 
 __all__ = ["ClientCloses", "StopEndpoint"]
 
@@ -93,7 +93,7 @@ class ClientCloses(Scenario):
 class StopEndpoint(Scenario):
     name = "s7"
     title = "Stop: the stop endpoint is called -> the model's connection closes"
-    needs = frozenset({Ability.DETACHED})
+    needs = frozenset({Ability.STOP})
     charts = (Chart("one run after the other", "ms", {"p50": "p50", "p99": "p99"}),)
 
     async def measure(self, stage: Stage) -> Figures:

@@ -290,3 +290,43 @@ def test_any_bytes(document: bytes) -> None:
     pieces, error = answer(document)
     assert error is not None
     assert can_be_sent_and_stored(pieces)
+
+
+PLAIN = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}], "usage": None}
+ODD: list[Any] = [
+    choice(content="Hi"),
+    choice(role="assistant", content="Hi"),
+    choice(reasoning_content="Hm"),
+    choice(reasoning="Hm"),
+    choice(content=""),
+    choice(content=None),
+    choice(content=5),
+    choice(content="Hi", reasoning="Hm"),
+    choice(content="a\0\n\ndata: b"),
+    choice("stop", content="end"),
+    choice("stop"),
+    choice(tool_calls=[{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}]),
+    event(PLAIN | {"usage": USAGE}),
+    event(PLAIN | {"choices": []}),
+    event(PLAIN | {"choices": PLAIN["choices"] * 2}),
+    event(PLAIN | {"error": {"code": 500}}),
+    event([PLAIN]),
+    b'data: {"choices": [{"delta": {"content": "\\ud800"}}]}\n\n',
+    b"data: {\n\n",
+    b": comment\n\n",
+    b"event: x\ndata: {}\n\n",
+    b"data: {}\ndata: {}\n\n",
+    b"id: 1\n\n",
+    b"\n",
+    event(PLAIN).replace(b"\n", b"\r\n"),
+    DONE,
+]
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(ODD), max_size=12), st.data())
+def test_whole_events_say_what_single_bytes_say(events: list[bytes], data: st.DataObject) -> None:
+    """The short way for plain events gives what the long way gives, which events that come byte by byte must take."""
+    document = b"".join(events)
+    places = data.draw(st.lists(st.integers(0, len(document)), max_size=8))
+    assert answer(*cut(document, places)) == answer(*(document[n : n + 1] for n in range(len(document))))

@@ -1,7 +1,7 @@
-"""The servers that are measured: each a real process on the server's core, asked over its own API.
+"""What a target is: a server that is measured, a real process on the server's core, asked over its own API.
 
-A new target is a subclass of `Target`, added to `TARGETS`. What it doesn't override is Odysseus's API, which the
-Python peers speak too, so that all get the same requests.
+A new one is a subclass of `Target`, added to `benchmarks.targets.TARGETS`. What it doesn't override is Odysseus's API,
+which most of the peers speak too, so that all get the same requests.
 """
 
 from __future__ import annotations
@@ -10,23 +10,28 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.cores import LOAD_CORE, SERVER_CORE, pin
 from benchmarks.response import Response
 from benchmarks.upstream import token
 
-__all__ = ["TARGETS", "Ability", "FastApi", "Limit", "Odysseus", "Target"]
+if TYPE_CHECKING:
+    from benchmarks.publisher import Publisher
 
-_ROOT = Path(__file__).parent.parent
+__all__ = ["ROOT", "Ability", "Target", "Unavailable", "free_port", "install"]
+
+ROOT = Path(__file__).parent.parent
 _READY_S = 30.0
 _GONE_S = 10.0
 _SESSION = re.compile(rb"(?i)\r\nx-odysseus-session-id: *(\S+)")
@@ -39,9 +44,17 @@ class Ability(StrEnum):
     DIRECT = "direct"
     """A stream that stops with its client."""
     DETACHED = "detached"
-    """A run that outlives its client, can be resumed and be stopped."""
+    """A run that outlives its client, and can be resumed."""
+    STOP = "stop"
+    """A detached run can be stopped."""
     FAN_OUT = "fan-out"
     """Many subscribers of one run."""
+    LOG = "log"
+    """A run's events are kept, as events, while it runs and for a while after."""
+
+
+class Unavailable(Exception):
+    """What a target needs can't be had here. Says in one line what is missing."""
 
 
 class Target(ABC):
@@ -50,7 +63,13 @@ class Target(ABC):
 
     def __init__(self) -> None:
         self.port = 0
+        self._upstream_port = 0
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def prepare(self) -> None:
+        """Install what the target needs, once, before anything is measured. Raises `Unavailable`."""
+        return
 
     @property
     def pids(self) -> Sequence[int]:
@@ -60,15 +79,30 @@ class Target(ABC):
     @asynccontextmanager
     async def running(self, upstream_port: int) -> AsyncIterator[None]:
         """Start the target before the model server at *upstream_port*; stop it when the block is left."""
-        with tempfile.TemporaryDirectory(prefix=f"bench-{self.name}-") as folder:
-            self.port = free_port()
-            try:
-                await self.start(Path(folder), upstream_port)
-                yield
-            finally:
-                for process in reversed(self._processes):
-                    stop(process)
-                self._processes.clear()
+        self._upstream_port = upstream_port
+        try:
+            await self._begin()
+            yield
+        finally:
+            self._end()
+
+    async def restart(self) -> None:
+        """Start the target anew: it remembers nothing, and its memory is as it was at first."""
+        self._end()
+        await self._begin()
+
+    async def _begin(self) -> None:
+        self.port = free_port()
+        self._folder = tempfile.TemporaryDirectory(prefix=f"bench-{self.name}-")
+        await self.start(Path(self._folder.name), self._upstream_port)
+
+    def _end(self) -> None:
+        for process in reversed(self._processes):
+            stop(process)
+        self._processes.clear()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
     @abstractmethod
     async def start(self, folder: Path, upstream_port: int) -> None:
@@ -100,6 +134,11 @@ class Target(ABC):
         """Return the request that starts a run, and streams it."""
         return request("POST", "/api/chat_stream", body={"message": prompt})
 
+    def modes(self) -> Mapping[Ability, Callable[[str], bytes]]:
+        """Return `direct` and `detached`, or the one of them that the target is able to do."""
+        both = {Ability.DIRECT: self.direct, Ability.DETACHED: self.detached}
+        return {ability: asked for ability, asked in both.items() if ability in self.abilities}
+
     def resume(self, key: str, last_event_id: str | None) -> bytes:
         """Return the request that subscribes to a run, after an event or from its start."""
         headers = () if last_event_id is None else (f"Last-Event-ID: {last_event_id}",)
@@ -107,6 +146,10 @@ class Target(ABC):
 
     def stop_run(self, key: str) -> bytes:
         return request("POST", f"/api/chat/stop/{key}", "Connection: close", body={})
+
+    async def publisher(self, key: str) -> Publisher:
+        """Return what tells the tokens of a new run *key*: only of a target that asks no model server itself."""
+        raise NotImplementedError
 
     def key(self, response: Response) -> str:
         match = _SESSION.search(response.head)
@@ -119,45 +162,12 @@ class Target(ABC):
         return _EVENT_ID.findall(response.body, 0, response.body.index(token(number)))[-1].decode()
 
 
-class Limit(Target):
-    name = "limit"
-
-    async def start(self, folder: Path, upstream_port: int) -> None:
-        command = [sys.executable, "-m", "benchmarks.peers.limit", str(self.port), str(upstream_port)]
-        await self.launch(command, folder, port=self.port)
-
-    def event_id(self, response: Response, number: int) -> str:
-        """Its events have no ids: it resumes at a byte of the chunked body."""
-        end = b"\n\n\r\n"
-        return str(response.raw.index(end, response.raw.index(token(number))) + len(end))
-
-
-class Odysseus(Target):
-    """`python app.py` with SQLite, set as for a big installation, and otherwise as it comes."""
-
-    name = "odysseus"
-
-    async def start(self, folder: Path, upstream_port: int) -> None:
-        environment = {
-            "ODYSSEUS_PORT": str(self.port),
-            "ODYSSEUS_DATA_DIR": str(folder / "data"),
-            "ODYSSEUS_UPSTREAM_URL": f"http://127.0.0.1:{upstream_port}/v1",
-            "ODYSSEUS_UPSTREAM_MODELS": "bench",
-            "ODYSSEUS_MAX_RUNS": "10000",
-            "ODYSSEUS_DRAIN_S": "0",
-        }
-        await self.launch([sys.executable, "app.py"], folder, port=self.port, environment=environment)
-
-
-class FastApi(Target):
-    name = "fastapi"
-
-    async def start(self, folder: Path, upstream_port: int) -> None:
-        command = [sys.executable, "-m", "benchmarks.peers.fastapi_peer", str(self.port), str(upstream_port)]
-        await self.launch(command, folder, port=self.port)
-
-
-TARGETS: Mapping[str, type[Target]] = {target.name: target for target in (Limit, Odysseus, FastApi)}
+def install(*packages: str, needs: str) -> None:
+    """Install Debian *packages*, where that is ours to do. Raises `Unavailable` if there is no *needs* to run then."""
+    if shutil.which(needs) is None:
+        subprocess.run([ROOT / ".ci" / "system-packages", *packages], stdout=sys.stderr, check=False)
+    if shutil.which(needs) is None:
+        raise Unavailable(f"there is no {needs}")
 
 
 def request(method: str, path: str, *headers: str, body: object = None) -> bytes:
@@ -178,7 +188,7 @@ def _spawn(command: Sequence[str], environment: Mapping[str, str], log: Path) ->
         try:
             return subprocess.Popen(
                 command,
-                cwd=_ROOT,
+                cwd=ROOT,
                 env={**inherited, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
