@@ -9,14 +9,29 @@ from odysseus.events import Part, TextKind, ToolCall, ToolCallPart, ToolResult
 __all__ = ["Answer", "stopped_results", "with_stopped_results"]
 
 
-class _Growing:
-    """A part of text whose pieces are joined when somebody looks, so that adding stays linear in a long answer."""
+_PIECES = 64
 
-    __slots__ = ("kind", "pieces")
+
+class _Growing:
+    """A part of text. Pieces are joined by the dozen, and those when somebody looks: adding stays linear in a long
+    answer, and small pieces don't cost an object each."""
+
+    __slots__ = ("_joined", "_pieces", "kind")
 
     def __init__(self, kind: TextKind) -> None:
         self.kind = kind
-        self.pieces: list[str] = []
+        self._joined: list[str] = []
+        self._pieces: list[str] = []
+
+    def add(self, text: str) -> None:
+        self._pieces.append(text)
+        if len(self._pieces) == _PIECES:
+            self._joined.append("".join(self._pieces))
+            self._pieces.clear()
+
+    @property
+    def text(self) -> str:
+        return "".join((*self._joined, *self._pieces))
 
 
 class Answer:
@@ -33,7 +48,7 @@ class Answer:
         if not isinstance(last, _Growing) or last.kind != kind:
             last = _Growing(kind)
             self._parts.append(last)
-        last.pieces.append(text)
+        last.add(text)
 
     def add_tool(self, event: ToolCall | ToolResult) -> None:
         self._parts.append(event)
@@ -50,9 +65,7 @@ class Answer:
         return self._joined("reasoning")
 
     def _joined(self, wanted: TextKind) -> str:
-        return "".join(
-            piece for part in self._parts if isinstance(part, _Growing) and part.kind == wanted for piece in part.pieces
-        )
+        return "".join(part.text for part in self._parts if isinstance(part, _Growing) and part.kind == wanted)
 
 
 def stopped_results(parts: Iterable[Part]) -> Sequence[ToolResult]:
@@ -78,7 +91,7 @@ def with_stopped_results(parts: Sequence[Part]) -> list[Part]:
 def _part(part: _Growing | ToolCall | ToolResult) -> Part:
     match part:
         case _Growing():
-            return {"type": part.kind, "text": "".join(part.pieces)}
+            return {"type": part.kind, "text": part.text}
         case ToolCall():
             return {"type": "tool_call", "call_id": part.call_id, "name": part.name, "arguments": part.arguments}
         case ToolResult():

@@ -125,6 +125,7 @@ class Lifetime(Generic[Frame]):
             run.status = move(run.status, ending.status)
             run.stop_reason = ending.stop_reason
             run.ended_at = datetime.now(UTC)
+            run.log.close()
             self.over(run)
             run.ended.set()
             run.wake()

@@ -10,7 +10,7 @@ from odysseus.replay import END, Log, event_id, next_seq
 
 RUN = "run-5_f0"
 
-frames = st.lists(st.binary(max_size=40), max_size=30)
+frames = st.lists(st.binary(max_size=40), max_size=200)
 
 
 def log_of(frames: list[bytes]) -> Log[bytes]:
@@ -93,7 +93,7 @@ def test_a_run_id_with_a_dot() -> None:
 
 
 @settings(deadline=None)
-@given(frames, st.integers(0, 35), st.integers(0, 200))
+@given(frames, st.integers(0, 205), st.integers(0, 200))
 def test_read_keeps_to_its_budget(frames: list[bytes], start: int, most: int) -> None:
     """As many frames as fit; one where there is one, however big it is."""
     log = log_of(frames)
@@ -113,6 +113,16 @@ def test_size_and_length(frames: list[Any]) -> None:
     for frame in frames:
         log.append(frame)
     assert (len(log), log.size, list(log.read(0, 100))) == (3, 5, frames)
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=40) | st.sampled_from([b"x" * 40_000]), max_size=200), st.integers(0, 205))
+def test_a_closed_log_says_the_same(frames: list[bytes], start: int) -> None:
+    log = log_of(frames)
+    log.close()
+    log.close()
+    assert (len(log), log.size) == (len(frames), sum(map(len, frames)))
+    assert read_all(log, start, 1000) == frames[start:]
 
 
 def test_what_was_read_does_not_change() -> None:
