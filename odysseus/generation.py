@@ -22,7 +22,6 @@ from odysseus.events import Ended, Frames, Part, Started, Timings, UsageCount
 from odysseus.messages import Final, Message, Turn, now
 from odysseus.saves import Saves
 from odysseus.states import Ending, StopReason
-from odysseus.tasks import Tasks
 from odysseus.upstream import Ask, Call, Finish, Reasoning, Text, Tokens
 
 __all__ = ["Generation", "Transcript"]
@@ -37,7 +36,7 @@ class Transcript(Protocol):
     async def history(self, turn: Turn) -> Sequence[Message]:
         """Return the session's messages before the turn's answer, oldest first."""
 
-    async def checkpoint(self, message_id: str, content: str, reasoning: str, parts: list[Part]) -> None:
+    def checkpoint(self, message_id: str, content: str, reasoning: str, parts: list[Part]) -> asyncio.Future[None]:
         """Overwrite the answer so far, if it is still `streaming`."""
 
 
@@ -55,7 +54,6 @@ class Generation:
         model: Model,
         transcript: Transcript,
         saves: Saves,
-        tasks: Tasks,
         approvals: Approvals | None = None,
     ) -> None:
         self.turn = turn
@@ -68,7 +66,7 @@ class Generation:
         self._transcript = transcript
         self._saves = saves
         self._frames = Frames(turn.run_id)
-        self._checkpoints = Checkpoints(self._checkpoint, tasks)
+        self._checkpoints = Checkpoints(self._checkpoint)
         self._finish_reason: str | None = None
         self._usage: UsageCount | None = None
         self._asked_at: float | None = None
@@ -164,9 +162,9 @@ class Generation:
         self.answer.add(kind, text)
         self._checkpoints.grown(len(text))
 
-    async def _checkpoint(self) -> None:
+    def _checkpoint(self) -> asyncio.Future[None]:
         answer = self.answer
-        await self._transcript.checkpoint(self.turn.message_id, answer.content, answer.reasoning, answer.parts())
+        return self._transcript.checkpoint(self.turn.message_id, answer.content, answer.reasoning, answer.parts())
 
     def _timings(self) -> Timings | None:
         if self._asked_at is None:

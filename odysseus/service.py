@@ -184,11 +184,11 @@ class Service:
 
     def _generation(self, turn: Turn, upstream: Upstream) -> Generation:
         if turn.mode is Mode.CHAT:
-            return Generation(turn, upstream, self.store, self._saves, self._tasks)
+            return Generation(turn, upstream, self.store, self._saves)
         approvals = Approvals() if turn.detached else None
         caller = Caller(turn.session_id)
         agent = Agent(upstream, self.toolbox, self._agent_limits, caller, approvals, self._tasks)
-        return Generation(turn, agent, self.store, self._saves, self._tasks, approvals)
+        return Generation(turn, agent, self.store, self._saves, approvals)
 
     # Coming back
 

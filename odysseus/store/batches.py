@@ -19,19 +19,39 @@ class Batches(Generic[_T]):
     def __init__(self, write: Callable[[Sequence[_T]], Awaitable[None]], tasks: Tasks) -> None:
         self._write = write
         self._tasks = tasks
-        self._turn = asyncio.Lock()
-        self._next: tuple[list[_T], asyncio.Task[None]] | None = None  # what the next write takes, while it waits
+        self._waiting: list[tuple[_T, asyncio.Future[None]]] = []
+        self._writer: asyncio.Task[None] | None = None
 
-    async def add(self, item: _T) -> None:
-        """Return when *item* is written. Raises what its write raised. Cancelling leaves the write alone."""
-        if self._next is None:
-            items: list[_T] = []
-            self._next = items, self._tasks.spawn(self._write_in_turn(items))
-        items, written = self._next
-        items.append(item)
-        await asyncio.shield(written)
+    def add(self, item: _T) -> asyncio.Future[None]:
+        """Return what is done when *item* is written, or has what its write raised. Cancelling it changes nothing."""
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, written))
+        if self._writer is None:
+            self._writer = self._tasks.spawn(self._write_all())
+        return written
 
-    async def _write_in_turn(self, items: list[_T]) -> None:
-        async with self._turn:
-            self._next = None
-            await self._write(items)
+    async def _write_all(self) -> None:
+        batch: list[tuple[_T, asyncio.Future[None]]] = []
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                try:
+                    await self._write([item for item, _ in batch])
+                except Exception as error:
+                    _settle(batch, error)
+                else:
+                    _settle(batch, None)
+        finally:  # also when it is cancelled: nobody waits for ever
+            self._writer = None
+            for _, written in (*batch, *self._waiting):
+                written.cancel()
+
+
+def _settle(batch: Sequence[tuple[object, asyncio.Future[None]]], error: Exception | None) -> None:
+    for _, written in batch:
+        if written.done():
+            continue
+        if error is None:
+            written.set_result(None)
+        else:
+            written.set_exception(error)

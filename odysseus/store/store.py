@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
@@ -23,6 +24,7 @@ from odysseus.tasks import Tasks
 __all__ = ["Store"]
 
 _TITLE_CHARS = 60
+_CHECKPOINT_S = 5.0
 
 
 class Store:
@@ -58,12 +60,15 @@ class Store:
 
         await self._database.write(work)
 
-    async def checkpoint(self, message_id: str, content: str, reasoning: str, parts: list[Part]) -> None:
+    def checkpoint(self, message_id: str, content: str, reasoning: str, parts: list[Part]) -> asyncio.Future[None]:
         """Overwrite the answer so far, if it is still `streaming`. Many at once make one transaction."""
-        await self._checkpoints.add({"message": message_id, "content": content, "reasoning": reasoning, "parts": parts})
+        return self._checkpoints.add(
+            {"message": message_id, "content": content, "reasoning": reasoning, "parts": parts}
+        )
 
     async def _write_checkpoints(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        await self._database.write(lambda connection: connection.execute(_CHECKPOINT, rows))
+        async with asyncio.timeout(_CHECKPOINT_S):  # else they would pile up behind one that hangs
+            await self._database.write(lambda connection: connection.execute(_CHECKPOINT, rows))
 
     async def finish(self, final: Final) -> bool:
         """End the message. False means that it had ended before (or is deleted), and that nothing has changed."""

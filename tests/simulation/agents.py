@@ -32,10 +32,10 @@ def new_generation(
     """What `Service` makes of a turn."""
     turn = model.request.turn
     if turn.mode is Mode.CHAT:
-        return Generation(turn, model, transcript, saves, tasks)
+        return Generation(turn, model, transcript, saves)
     approvals = Approvals() if turn.detached else None
     agent = Agent(model, workshop.toolbox, limits, Caller(turn.session_id), approvals, tasks)
-    return Generation(turn, agent, transcript, saves, tasks, approvals)
+    return Generation(turn, agent, transcript, saves, approvals)
 
 
 @dataclass(eq=False)

@@ -24,6 +24,7 @@ from tests.simulation.schedule import TICK, End, Outage, Request
 __all__ = ["Client", "Killed", "Model", "Row", "Spool", "Store", "Weather", "World", "steps", "time"]
 
 
+_CHECKPOINT_S = 5.0  # as the real store's
 _TOKENS = Tokens(UsageCount(prompt_tokens=1, completion_tokens=2, total_tokens=3))
 
 
@@ -133,11 +134,15 @@ class Store:
                 history.append(_message(row, Role.ASSISTANT))
         return history
 
-    async def checkpoint(self, message_id: str, content: str, reasoning: str, parts: list[Part]) -> None:
+    def checkpoint(self, message_id: str, content: str, reasoning: str, parts: list[Part]) -> asyncio.Future[None]:
+        return asyncio.ensure_future(self._checkpoint(message_id, content, parts))
+
+    async def _checkpoint(self, message_id: str, content: str, parts: list[Part]) -> None:
         row, began = self.rows[message_id], time()
         row.checkpoint_since = began
         try:
-            error = await self.weather.pass_over(StoreError("checkpoint"))
+            async with asyncio.timeout(_CHECKPOINT_S):
+                error = await self.weather.pass_over(StoreError("checkpoint"))
             if self.streams(row):
                 row.content, row.parts = content, parts
             if error is not None:
