@@ -55,6 +55,7 @@ class EventStream(EventSourceResponse):
             self.force_close()
         self._request = request
         self._limit_s = settings.send_timeout_s
+        self._transport: asyncio.Transport | None = None  # set when the stream has begun
         self._begun = False
         self._written = 0
         self._watch: asyncio.TimerHandle | None = None  # set while the client has something to take
@@ -68,6 +69,7 @@ class EventStream(EventSourceResponse):
         self.headers["X-Odysseus-Session-Id"] = session_id
         if self._request.transport is None:
             raise ConnectionResetError("the client left before its stream began")
+        self._transport = self._request.transport
         self._request[STREAMING] = True
         await self.prepare(self._request)
         self.stop_streaming()  # its own pings, each from a task
@@ -77,7 +79,7 @@ class EventStream(EventSourceResponse):
         self._request.app[PULSE].add(self)
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        transport = self._request.transport
+        transport = self._transport
         if transport is None or transport.is_closing():
             self.cut()
             raise ConnectionResetError("the client has gone")
@@ -96,8 +98,9 @@ class EventStream(EventSourceResponse):
 
     def push(self, frame: bytes, as_chunk: bytes) -> bool:
         """Send *frame* now, if the client has taken all before it; return whether it had. A lost client has it all."""
-        transport = self._request.transport
-        if transport is None or transport.is_closing():
+        transport = self._transport
+        assert transport is not None
+        if transport.is_closing():
             return True  # its handler is being cancelled
         if transport.get_write_buffer_size():
             return False
@@ -106,7 +109,7 @@ class EventStream(EventSourceResponse):
         return True
 
     def ping(self) -> None:
-        transport = self._request.transport
+        transport = self._transport
         if transport is None or transport.is_closing():
             self.cut()
         elif transport.get_write_buffer_size():
@@ -116,14 +119,14 @@ class EventStream(EventSourceResponse):
 
     def cut(self) -> None:
         """End the connection without waiting for anything that is still unsent."""
-        if self._request.transport is not None:
-            self._request.transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
     def end(self) -> None:
         """Stop the pings. The stream itself ends when the handler returns it."""
         if self._begun:
             self._request.app[PULSE].discard(self)
-            transport = self._request.transport
+            transport = self._transport
             if transport is not None and transport.get_write_buffer_size():
                 self._watch_over(transport)
 
