@@ -45,6 +45,7 @@ class Batches(Generic[_T]):
             self._writer = None
             for _, written in (*batch, *self._waiting):
                 written.cancel()
+            self._waiting.clear()
 
 
 def _settle(batch: Sequence[tuple[object, asyncio.Future[None]]], error: Exception | None) -> None:
