@@ -63,6 +63,7 @@ def create_app(settings: Settings) -> web.Application:
             stack.push_async_callback(database.close)
             await database.open()
             store = Store(database)
+            stack.push_async_callback(store.close)
             saves = Saves(store.finish, FileSpool(folder / "spool"), tasks)
             await recover(store, saves)
             catalog = Catalog([_server(server, settings) for server in await _model_servers(settings, stack)])

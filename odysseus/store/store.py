@@ -35,6 +35,10 @@ class Store:
         self._tasks = Tasks()
         self._checkpoints = Batches(self._write_checkpoints, self._tasks)
 
+    async def close(self) -> None:
+        """Let the checkpoints end that are under way. The database is closed after this."""
+        await self._tasks.drain(_CHECKPOINT_S)
+
     async def ping(self) -> None:
         """Return if the database answers."""
         await self._database.read(lambda connection: connection.execute(sa.select(1)))

@@ -161,6 +161,7 @@ class Simulation:
             self.world.expect(not self.spool.held or bool(schedule.spool_outages), "answers stay in the spool")
         self.saves.close()
         await self.tasks.drain(_FOREVER_S)
+        await self.store.checkpoints.drain(_FOREVER_S)
         await self._all_quiet()
 
     async def _all_quiet(self) -> None:
@@ -202,6 +203,7 @@ class Simulation:
                 await asyncio.sleep(1)
             self.saves.close()
             await self.tasks.drain(_FOREVER_S)
+        await self.store.checkpoints.drain(_FOREVER_S)
 
     async def _kill(self) -> None:
         self.world.say("killed")

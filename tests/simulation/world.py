@@ -16,6 +16,7 @@ from odysseus.messages import Final, Message, Mode, Role, Turn
 from odysseus.messages import now as today
 from odysseus.run import Run
 from odysseus.states import Status, StopReason
+from odysseus.tasks import Tasks
 from odysseus.upstream import Ask, Finish, Piece, Tokens
 from odysseus.upstream.chat_completions import request_body
 from tests.message_rules import BrokenRule, check_request
@@ -110,6 +111,7 @@ class Store:
     def __init__(self, world: World, weather: Weather) -> None:
         self.world, self.weather = world, weather
         self.rows: dict[str, Row] = {}
+        self.checkpoints = Tasks()
         self.on_finish: Callable[[str], None] = lambda message_id: None
         """Called with an answer that is about to be saved."""
         self.on_pull: Callable[[str], None] = lambda message_id: None
@@ -135,7 +137,7 @@ class Store:
         return history
 
     def checkpoint(self, message_id: str, content: str, reasoning: str, parts: list[Part]) -> asyncio.Future[None]:
-        return asyncio.ensure_future(self._checkpoint(message_id, content, parts))
+        return self.checkpoints.spawn(self._checkpoint(message_id, content, parts))
 
     async def _checkpoint(self, message_id: str, content: str, parts: list[Part]) -> None:
         row, began = self.rows[message_id], time()
