@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 import orjson
+from aiohttp.http_exceptions import HttpProcessingError  # what aiohttp's parser in Python raises as it is
 
 from odysseus.errors import UpstreamError
 from odysseus.tasks import Tasks
@@ -94,7 +95,7 @@ class Client:
             return await arrived.take()
         except TimeoutError as error:
             raise UpstreamError("upstream_timeout", "the model server fell silent") from error
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             _log.warning("model server %s: the answer broke off: %s", self.name, self._told(error))
             raise UpstreamError("upstream_protocol", "the connection to the model server broke") from error
 
