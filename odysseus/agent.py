@@ -19,7 +19,7 @@ from odysseus.conversation import spoken
 from odysseus.events import ApprovalRequest, ToolCall, ToolResult, UsageCount
 from odysseus.messages import new_id
 from odysseus.storable import storable, storable_object
-from odysseus.tasks import Tasks
+from odysseus.tasks import Tasks, look_at
 from odysseus.tools import Caller, Tool, ToolError
 from odysseus.tools.toolbox import Toolbox
 from odysseus.upstream import Ask, Call, ChatMessage, Finish, FunctionCall, Offer, Piece, Text, Tokens, Upstream
@@ -179,7 +179,7 @@ class Agent:
         The tool has a task of its own: whatever it does with a cancel, it can't hold up the run for long.
         """
         task = self._tasks.spawn(_call(tool, event, self._caller))
-        task.add_done_callback(_look_at)
+        task.add_done_callback(look_at)
         try:
             await asyncio.wait({task}, timeout=self._limits.tool_timeout_s)
             if not task.done():
@@ -242,12 +242,6 @@ def _sum(before: UsageCount | None, usage: UsageCount) -> UsageCount:
 
 def _calls_in(message: ChatMessage) -> Sequence[FunctionCall]:
     return message.get("tool_calls", ()) if message["role"] == "assistant" else ()
-
-
-def _look_at(task: asyncio.Task[str]) -> None:
-    """Take notice of how a stopped tool failed, or asyncio would complain that nobody did."""
-    if not task.cancelled():
-        task.exception()
 
 
 async def _call(tool: Tool, event: ToolCall, caller: Caller) -> str:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["Tasks"]
+__all__ = ["Tasks", "look_at"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -61,3 +61,9 @@ class Tasks:
             task.cancel()
         if late:
             await asyncio.wait(late, timeout=1)
+
+
+def look_at(done: asyncio.Future[Any]) -> None:
+    """Take notice of how *done* ended, where nobody waits for it any more: asyncio would complain that nobody did."""
+    if not done.cancelled():
+        done.exception()

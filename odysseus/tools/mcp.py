@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 
 from odysseus import __version__
 from odysseus.settings import McpServerSettings
-from odysseus.tasks import Tasks
+from odysseus.tasks import Tasks, look_at
 from odysseus.tools import Caller, Tool, ToolError
 from odysseus.tools.mcp_words import text_of, unique_name
 from odysseus.tools.stdio import StdioTransport
@@ -167,7 +167,7 @@ class McpServer:
         try:
             done, _ = await asyncio.wait({listing}, timeout=self._limit_s)
         finally:
-            listing.add_done_callback(_forget)
+            listing.add_done_callback(look_at)
             listing.cancel()
         if done:
             listing.result()
@@ -233,7 +233,7 @@ class McpServer:
             await asyncio.wait({work})
         except asyncio.CancelledError:
             work.cancel()
-            work.add_done_callback(_forget)
+            work.add_done_callback(look_at)
             self._look.set()  # perhaps it was cancelled because the server hangs
             raise
         finally:
@@ -290,12 +290,6 @@ def _text(result: _Result) -> str:
     if result.is_error:
         raise ToolError(text or "the tool failed and doesn't say why")
     return text
-
-
-def _forget(work: asyncio.Task[Any]) -> None:
-    """Look at an error that nobody waits for any more, so that it isn't reported as one nobody has looked at."""
-    if not work.cancelled():
-        work.exception()
 
 
 def _secrets(settings: McpServerSettings) -> Iterator[str]:

@@ -12,6 +12,8 @@ from typing import Any
 
 import aiohttp
 
+from odysseus.tasks import look_at
+
 __all__ = ["Arrived"]
 
 _MAX_AHEAD = 1024 * 1024  # bytes read ahead of a consumer that is slower than the model
@@ -36,8 +38,8 @@ class Arrived:
         self._protocol = None if response.connection is None else response.connection.protocol
         self._closed = None if self._protocol is None else self._protocol.closed
         if self._closed is not None:
-            self._closed.remove_done_callback(_look_at)  # one is enough, however often the connection is used
-            self._closed.add_done_callback(_look_at)
+            self._closed.remove_done_callback(look_at)  # one is enough, however often the connection is used
+            self._closed.add_done_callback(look_at)
             self._closed.add_done_callback(self._on_closed)
         self._begin()
 
@@ -154,9 +156,3 @@ class _Telling(aiohttp.StreamReader):
 
     def end_http_chunk_receiving(self) -> None:
         """Nothing, for the same reason."""
-
-
-def _look_at(closed: asyncio.Future[None]) -> None:
-    """Take notice of how a kept connection ended, or asyncio would complain that nobody did."""
-    if not closed.cancelled():
-        closed.exception()

@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 import orjson
-from aiohttp.http_exceptions import HttpProcessingError  # what aiohttp's parser in Python raises as it is
+from aiohttp.http_exceptions import HttpProcessingError
 
 from odysseus.errors import UpstreamError
 from odysseus.tasks import Tasks
@@ -26,6 +26,7 @@ __all__ = ["Client"]
 
 _log = logging.getLogger(__name__)
 
+_BREAKS = (aiohttp.ClientError, HttpProcessingError, OSError)  # the second one raw, from aiohttp's parser in Python
 _PAUSES_S = (0.25, 1.0)  # before each retry, where the model server doesn't name its own
 _MAX_PAUSE_S = 20.0  # a longer Retry-After is an answer, not something to wait for
 _MODELS_S = 10.0
@@ -93,11 +94,8 @@ class Client:
     async def _next(self, arrived: Arrived) -> bytes:
         try:
             return await arrived.take()
-        except TimeoutError as error:
-            raise UpstreamError("upstream_timeout", "the model server fell silent") from error
-        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
-            _log.warning("model server %s: the answer broke off: %s", self.name, self._told(error))
-            raise UpstreamError("upstream_protocol", "the connection to the model server broke") from error
+        except _BREAKS as error:
+            raise self._broken_off(error) from error
 
     async def _answered(self, body: bytes) -> aiohttp.ClientResponse:
         """Ask, again where that is worth it; return the response, of which the headers have come."""
@@ -127,15 +125,10 @@ class Client:
             raise _Retry(self._unreachable(error)) from error
         try:
             await self._check(response)
-        except TimeoutError as error:
+        except BaseException as error:
             response.close()
-            raise UpstreamError("upstream_timeout", "the model server fell silent") from error
-        except (aiohttp.ClientError, OSError) as error:
-            response.close()
-            _log.warning("model server %s: the answer broke off: %s", self.name, self._told(error))
-            raise UpstreamError("upstream_protocol", "the connection to the model server broke") from error
-        except BaseException:
-            response.close()
+            if isinstance(error, _BREAKS):
+                raise self._broken_off(error) from error
             raise
         return response
 
@@ -160,6 +153,12 @@ class Client:
     def _told(self, error: Exception) -> str:
         """Return what may be logged of *error*: some of aiohttp's hold the request's headers, and so the key."""
         return self._without_key(f"{type(error).__name__}: {error}")
+
+    def _broken_off(self, error: Exception) -> UpstreamError:
+        if isinstance(error, TimeoutError):
+            return UpstreamError("upstream_timeout", "the model server fell silent")
+        _log.warning("model server %s: the answer broke off: %s", self.name, self._told(error))
+        return UpstreamError("upstream_protocol", "the connection to the model server broke")
 
     def _unreachable(self, error: Exception) -> UpstreamError:
         _log.warning("model server %s at %s: %s", self.name, self._url, self._told(error))

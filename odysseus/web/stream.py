@@ -56,7 +56,6 @@ class EventStream(EventSourceResponse):
         self._request = request
         self._limit_s = settings.send_timeout_s
         self._transport: asyncio.Transport | None = None  # set when the stream has begun
-        self._begun = False
         self._written = 0
         self._watch: asyncio.TimerHandle | None = None  # set while the client has something to take
 
@@ -67,13 +66,13 @@ class EventStream(EventSourceResponse):
         """Send the headers. Raises `ConnectionError` when the client has gone."""
         self.headers["X-Odysseus-Run-Id"] = run_id
         self.headers["X-Odysseus-Session-Id"] = session_id
-        if self._request.transport is None:
+        transport = self._request.transport
+        if transport is None:
             raise ConnectionResetError("the client left before its stream began")
-        self._transport = self._request.transport
         self._request[STREAMING] = True
         await self.prepare(self._request)
         self.stop_streaming()  # its own pings, each from a task
-        self._begun = True
+        self._transport = transport
         await super().write(_READY)  # with the headers
         self._written += len(_READY)
         self._request.app[PULSE].add(self)
@@ -124,11 +123,10 @@ class EventStream(EventSourceResponse):
 
     def end(self) -> None:
         """Stop the pings. The stream itself ends when the handler returns it."""
-        if self._begun:
+        if self._transport is not None:
             self._request.app[PULSE].discard(self)
-            transport = self._transport
-            if transport is not None and transport.get_write_buffer_size():
-                self._watch_over(transport)
+            if self._transport.get_write_buffer_size():
+                self._watch_over(self._transport)
 
     async def write_eof(self, data: bytes = b"") -> None:
         try:
