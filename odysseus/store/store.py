@@ -11,20 +11,20 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from odysseus.answer import with_stopped_results
-from odysseus.errors import AlreadyClaimed, NotFound
+from odysseus.errors import AlreadyClaimed, NotFound, StoreError
 from odysseus.events import Part
 from odysseus.messages import Compare, Final, Found, Message, Mode, Pane, Role, Session, Turn, new_id, now
 from odysseus.states import Status, StopReason
 from odysseus.store.batches import Batches
 from odysseus.store.database import Database
 from odysseus.store.search import search
-from odysseus.store.tables import compare_panes, compares, messages, sessions
+from odysseus.store.tables import Id, compare_panes, compares, messages, sessions
 from odysseus.tasks import Tasks
 
 __all__ = ["Store"]
 
 _TITLE_CHARS = 60
-_CHECKPOINT_S = 5.0
+_BATCH_S = 5.0  # else others would pile up behind one that hangs
 
 
 class Store:
@@ -34,10 +34,11 @@ class Store:
         self._database = database
         self._tasks = Tasks()
         self._checkpoints = Batches(self._write_checkpoints, self._tasks)
+        self._endings = Batches(self._write_endings, self._tasks)
 
     async def close(self) -> None:
-        """Let the checkpoints end that are under way. The database is closed after this."""
-        await self._tasks.drain(_CHECKPOINT_S)
+        """Let the writes end that are under way. The database is closed after this."""
+        await self._tasks.drain(_BATCH_S)
 
     async def ping(self) -> None:
         """Return if the database answers."""
@@ -60,7 +61,7 @@ class Store:
             answer = _row(turn.message_id, turn, Role.ASSISTANT, Status.STREAMING)
             answer |= {"model": turn.model, "run_id": turn.run_id, "mode": turn.mode, "detached": turn.detached}
             for row in (user, answer):  # one by one: their order is the session's
-                await connection.execute(messages.insert().values(row))
+                await connection.execute(messages.insert(), row)
 
         await self._database.write(work)
 
@@ -70,17 +71,39 @@ class Store:
             {"message": message_id, "content": content, "reasoning": reasoning, "parts": parts}
         )
 
-    async def _write_checkpoints(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        async with asyncio.timeout(_CHECKPOINT_S):  # else they would pile up behind one that hangs
+    async def _write_checkpoints(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[None]:
+        async with asyncio.timeout(_BATCH_S):
             await self._database.write(lambda connection: connection.execute(_CHECKPOINT, rows))
+        return [None] * len(rows)
 
     async def finish(self, final: Final) -> bool:
-        """End the message. False means that it had ended before (or is deleted), and that nothing has changed."""
-        values = {name: getattr(final, name) for name in _ENDING}  # asdict would copy every part
-        ended = await self._database.write(
-            lambda connection: connection.execute(_FINISH, {"message": final.message_id, **values})
-        )
-        return ended.rowcount == 1
+        """End the message. False means that it had ended before (or is deleted), and that nothing has changed.
+
+        Many at once make one transaction. Cancelling leaves open whether it is ended.
+        """
+        ended = self._endings.add(final)
+        await asyncio.wait({ended})  # a write that is cancelled must not look like a cancel of the caller
+        if ended.cancelled():
+            raise StoreError("the store was closed")
+        try:
+            return ended.result()
+        except TimeoutError as error:
+            raise StoreError(f"no answer within {_BATCH_S:g} s") from error
+
+    async def _write_endings(self, finals: Sequence[Final]) -> Sequence[bool]:
+        async def work(connection: AsyncConnection) -> Sequence[bool]:
+            found = await connection.scalars(_STREAMING_STILL, {"ids": [final.message_id for final in finals]})
+            streaming = set(found)
+            ended = []
+            for final in finals:
+                ended.append(final.message_id in streaming)
+                streaming.discard(final.message_id)  # its second ending in one batch comes too late, too
+            if rows := [_ending(final) for final, first in zip(finals, ended, strict=True) if first]:
+                await connection.execute(_FINISH, rows)
+            return ended
+
+        async with asyncio.timeout(_BATCH_S):
+            return await self._database.write(work)
 
     async def interrupt_streaming(self, *, but: Collection[str] = ()) -> int:
         """End what a dead process left `streaming`, as `node_lost` with its last checkpoint; return how many.
@@ -108,23 +131,19 @@ class Store:
 
     async def history(self, turn: Turn) -> Sequence[Message]:
         """Return the session's messages before the turn's answer, oldest first."""
-        place = sa.select(messages.c.n).where(messages.c.id == turn.message_id).scalar_subquery()
-        return await self._messages(messages.c.session_id == turn.session_id, messages.c.n < place)
+        return await self._messages(_HISTORY, session=turn.session_id, message=turn.message_id)
 
     async def messages(self, session_id: str) -> Sequence[Message]:
         """Return all messages of the session, oldest first."""
-        return await self._messages(messages.c.session_id == session_id)
+        return await self._messages(_OF_SESSION, session=session_id)
 
     async def answer_of(self, run_id: str) -> Message | None:
         """Return the answer that run *run_id* made."""
-        found = await self._messages(messages.c.run_id == run_id)
+        found = await self._messages(_OF_RUN, run=run_id)
         return found[0] if found else None
 
     async def latest_answer(self, session_id: str) -> Message | None:
-        newest = sa.select(sa.func.max(messages.c.n)).where(
-            messages.c.session_id == session_id, messages.c.role == Role.ASSISTANT
-        )
-        found = await self._messages(messages.c.n == newest.scalar_subquery())
+        found = await self._messages(_LATEST_ANSWER, session=session_id)
         return found[0] if found else None
 
     async def search(self, text: str, *, limit: int, but_session: str) -> Sequence[Found]:
@@ -136,9 +155,8 @@ class Store:
             lambda connection: search(connection, text, limit=limit, but_session=but_session)
         )
 
-    async def _messages(self, *where: sa.ColumnElement[bool]) -> Sequence[Message]:
-        statement = sa.select(messages).where(*where).order_by(messages.c.n)
-        rows = await self._database.read(lambda connection: connection.execute(statement))
+    async def _messages(self, statement: sa.Select[Any], **values: str) -> Sequence[Message]:
+        rows = await self._database.read(lambda connection: connection.execute(statement, values))
         return [_message(row) for row in rows.mappings()]
 
     # Sessions
@@ -259,11 +277,32 @@ def _streaming(message_id: str | sa.BindParameter[str]) -> sa.Update:
 
 
 # Built once: to build a statement costs more than to run it.
+_OF_SESSION = (
+    sa.select(messages).where(messages.c.session_id == sa.bindparam("session", type_=Id)).order_by(messages.c.n)
+)
+_HISTORY = _OF_SESSION.where(
+    messages.c.n < sa.select(messages.c.n).where(messages.c.id == sa.bindparam("message", type_=Id)).scalar_subquery()
+)
+_LATEST_ANSWER = (
+    _OF_SESSION.where(messages.c.role == Role.ASSISTANT).order_by(None).order_by(messages.c.n.desc()).limit(1)
+)
+_OF_RUN = sa.select(messages).where(messages.c.run_id == sa.bindparam("run", type_=Id))
 _ENDING = [field.name for field in fields(Final) if field.name != "message_id"]
+_STREAMING_STILL = (  # locked, where there are locks: whoever else would end them waits
+    sa.select(messages.c.id)
+    .where(messages.c.id.in_(sa.bindparam("ids", expanding=True)), messages.c.status == Status.STREAMING)
+    .order_by(messages.c.id)
+    .with_for_update()
+)
 _FINISH = _streaming(sa.bindparam("message")).values({name: sa.bindparam(name) for name in _ENDING})
 _CHECKPOINT = _streaming(sa.bindparam("message")).values(
     content=sa.bindparam("content"), reasoning=sa.bindparam("reasoning"), parts=sa.bindparam("parts")
 )
+
+
+def _ending(final: Final) -> dict[str, Any]:
+    values = {name: getattr(final, name) for name in _ENDING}  # asdict would copy every part
+    return {"message": final.message_id, **values}
 
 
 def _row(message_id: str, turn: Turn, role: Role, status: Status) -> dict[str, Any]:
@@ -286,7 +325,7 @@ async def _take_place(connection: AsyncConnection, turn: Turn) -> None:
         session = Session(
             id=turn.session_id, title=title, model=turn.model, system=turn.system, created_at=time, updated_at=time
         )
-        await connection.execute(sessions.insert().values(asdict(session)))
+        await connection.execute(sessions.insert(), asdict(session))
         return
     used = await connection.execute(
         sessions.update()

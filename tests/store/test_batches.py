@@ -15,23 +15,25 @@ WRITE_S = 1.0
 
 
 class Disk:
-    """Takes `WRITE_S` for each write, and fails those that hold an item from `bad`."""
+    """Takes `WRITE_S` for each write, and fails those that hold an item from `bad`, with *error*."""
 
-    def __init__(self, *bad: str) -> None:
+    def __init__(self, *bad: str, error: type[OSError] = OSError) -> None:
         self.bad = set(bad)
+        self.error = error
         self.writes: list[tuple[float, list[str]]] = []
         """When each began, and what it was given."""
         self.ended: list[float] = []
         self._busy = False
 
-    async def write(self, items: Sequence[str]) -> None:
+    async def write(self, items: Sequence[str]) -> Sequence[str]:
         assert not self._busy, "one time after the other"
         self._busy = True
         self.writes.append((now(), list(items)))
         try:
             await asyncio.sleep(WRITE_S)
             if failing := self.bad.intersection(items):
-                raise OSError(*failing)
+                raise self.error(*failing)
+            return [item.upper() for item in items]
         finally:
             self._busy = False
             self.ended.append(now())
@@ -58,7 +60,7 @@ class Desk:
 
     async def _add(self, item: str) -> None:
         try:
-            await self.batches.add(item)
+            assert await self.batches.add(item) == item.upper()
             outcome = "written"
         except OSError as error:
             outcome = f"failed with {error}"
@@ -128,8 +130,8 @@ def test_a_write_alone_waits_for_nobody() -> None:
     run_virtual(main())
 
 
-def test_an_error_reaches_exactly_those_of_its_write() -> None:
-    """And the next write goes its way."""
+def test_one_that_cannot_be_written_takes_no_other_down() -> None:
+    """Each of its write is then written alone, and the next write goes its way."""
 
     async def main() -> None:
         disk = Disk("c")
@@ -140,11 +142,25 @@ def test_an_error_reaches_exactly_those_of_its_write() -> None:
         await asyncio.sleep(1)
         desk.add("e", "f")
         outcomes = await desk.all()
-        assert outcomes["a"] == (1, "written")
-        assert {outcomes[item] for item in "bcd"} == {(2, "failed with c")}
-        assert {outcomes[item] for item in "ef"} == {(3, "written")}
-        await desk.batches.add("g")
-        assert disk.writes[-1] == (3, ["g"])
+        assert [outcomes[item] for item in "abcd"] == [
+            (1, "written"),
+            (3, "written"),
+            (4, "failed with c"),
+            (5, "written"),
+        ]
+        assert {outcomes[item] for item in "ef"} == {(6, "written")}
+        assert disk.writes[1:] == [(1, ["b", "c", "d"]), (2, ["b"]), (3, ["c"]), (4, ["d"]), (5, ["e", "f"])]
+
+    run_virtual(main())
+
+
+def test_a_write_that_takes_too_long_is_not_repeated_for_each() -> None:
+    async def main() -> None:
+        disk = Disk("c", error=TimeoutError)
+        desk = Desk(disk)
+        desk.add("b", "c", "d")
+        assert await desk.all() == dict.fromkeys("bcd", (1, "failed with c"))
+        assert len(disk.writes) == 1
 
     run_virtual(main())
 
@@ -156,7 +172,7 @@ def test_a_cancelled_add_leaves_the_write_alone(when_s: float, bad: str) -> None
     the one whose call began the write, as this one's did."""
 
     async def main() -> None:
-        disk = Disk(bad)
+        disk = Disk(bad, error=TimeoutError)
         desk = Desk(disk)
         desk.add("first")
         await asyncio.sleep(0.25)
@@ -176,7 +192,7 @@ def test_everybody_has_left(bad: str) -> None:
     """A write that fails then is no complaint of asyncio's, which `run_virtual` would raise."""
 
     async def main() -> None:
-        disk = Disk(bad)
+        disk = Disk(bad, error=TimeoutError)
         desk = Desk(disk)
         leaving = desk.add("a", "b")
         await asyncio.sleep(0.5)

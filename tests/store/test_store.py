@@ -163,6 +163,30 @@ async def test_two_processes_race_to_end_an_answer(stores: list[Store]) -> None:
         assert (await answer(stores[0], f"run_{number}")).content == finals[won.index(True)].content
 
 
+async def test_many_endings_at_once(stores: list[Store]) -> None:
+    """Written together, each answer ends once: by one of two processes, and by one of two callers in each."""
+    await stores[0].begin(TURN)
+    for number in range(2, 42):
+        await stores[0].begin(turn(number))
+    finals = [replace(final, message_id=f"msg_{n}") for n in range(1, 42) for final in (FINAL, DONE)]
+    calls = [(final, store) for final in finals for store in stores]
+    won = await outcomes(*(store.finish(final) for final, store in calls))
+    kept = {message.id: message.content for message in await stores[0].messages("ses_1")}
+    winners = [final for (final, _), first in zip(calls, won, strict=True) if first]
+    assert [(final.message_id, final.content) for final in winners] == [
+        (f"msg_{n}", kept[f"msg_{n}"]) for n in range(1, 42)
+    ]
+
+
+async def test_an_ending_that_cannot_be_stored_holds_up_no_other(store: Store) -> None:
+    await store.begin(TURN)
+    for number in range(2, 12):
+        await store.begin(turn(number))
+    finals = [replace(FINAL, message_id=f"msg_{n}", content="\ud800" if n == 5 else "x") for n in range(1, 12)]
+    ended = await asyncio.gather(*map(store.finish, finals), return_exceptions=True)
+    assert [outcome is True for outcome in ended] == [n != 5 for n in range(1, 12)]
+
+
 async def test_checkpoints_never_overtake_the_end(stores: list[Store]) -> None:
     await stores[0].begin(TURN)
     late = [store.checkpoint("msg_1", f"{n}", "", []) for n in range(10) for store in stores]
