@@ -12,6 +12,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 
 from odysseus.answer import Answer
 from odysseus.approvals import Approvals, Decision
@@ -22,7 +23,20 @@ from odysseus.storable import storable, storable_object
 from odysseus.tasks import Tasks, look_at
 from odysseus.tools import Caller, Tool, ToolError
 from odysseus.tools.toolbox import Toolbox
-from odysseus.upstream import Ask, Call, ChatMessage, Finish, FunctionCall, Offer, Piece, Text, Tokens, Upstream
+from odysseus.upstream import (
+    Ask,
+    Call,
+    ChatMessage,
+    Finish,
+    FunctionCall,
+    Offer,
+    Piece,
+    Reasoning,
+    Take,
+    Text,
+    Tokens,
+    Upstream,
+)
 
 __all__ = ["Agent", "AgentLimits", "AgentPiece", "ToolPiece"]
 
@@ -77,7 +91,7 @@ class Agent:
         self._tasks = tasks
         self._call_ids: set[str] = set()
 
-    async def ask(self, ask: Ask) -> AsyncGenerator[Sequence[AgentPiece], None]:
+    async def ask(self, ask: Ask, take: Take | None = None) -> AsyncGenerator[Sequence[AgentPiece], None]:
         """Yield what each read of the model's answers and each tool brings. Raises `UpstreamError`.
 
         The last piece is a `Finish`: the model's own, or `tool_rounds` when it was asked often enough.
@@ -90,7 +104,8 @@ class Agent:
         used: UsageCount | None = None
         for _ in range(self._limits.max_tool_rounds):
             turn = _Turn(used)
-            async with aclosing(self._upstream.ask(replace(ask, messages=messages, tools=offers))) as reads:
+            offered = None if take is None else partial(turn.offer, take)
+            async with aclosing(self._upstream.ask(replace(ask, messages=messages, tools=offers), offered)) as reads:
                 async for pieces in reads:
                     if told := [taken for piece in pieces if (taken := turn.take(piece)) is not None]:
                         yield told
@@ -223,6 +238,14 @@ class _Turn:
                 self.finish = reason
                 return None
         return piece
+
+    def offer(self, take: Take, pieces: Sequence[Piece]) -> bool:
+        """Offer what is text or reasoning to *take*, and keep it if that takes it."""
+        if not all(isinstance(piece, Text | Reasoning) for piece in pieces) or not take(pieces):
+            return False
+        for piece in pieces:
+            self.take(piece)
+        return True
 
     def keep(self, piece: ToolPiece) -> ToolPiece:
         if not isinstance(piece, ApprovalRequest):

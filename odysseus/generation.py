@@ -7,7 +7,7 @@ the run decides how it ended and says so to `closing`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
@@ -22,7 +22,7 @@ from odysseus.events import Ended, Frames, Part, Started, Timings, UsageCount
 from odysseus.messages import Final, Message, Turn, now
 from odysseus.saves import Saves
 from odysseus.states import Ending, StopReason
-from odysseus.upstream import Ask, Call, Finish, Reasoning, Text, Tokens
+from odysseus.upstream import Ask, Call, Finish, Reasoning, Take, Text, Tokens
 
 __all__ = ["Generation", "Transcript"]
 
@@ -43,8 +43,17 @@ class Transcript(Protocol):
 class Model(Protocol):
     """What a generation asks: a model server, or an agent in front of one."""
 
-    def ask(self, ask: Ask) -> AsyncGenerator[Sequence[AgentPiece], None]:
+    def ask(self, ask: Ask, take: Take | None = None) -> AsyncGenerator[Sequence[AgentPiece], None]:
         """See `odysseus.upstream.Upstream.ask`."""
+
+
+class Lane(Protocol):
+    """What a generation needs of whoever pulls it: see `odysseus.run.Lane`."""
+
+    @property
+    def free(self) -> bool: ...
+
+    def push(self, frame: bytes) -> bool: ...
 
 
 class Generation:
@@ -65,6 +74,7 @@ class Generation:
         self._model = model
         self._transcript = transcript
         self._saves = saves
+        self._lane: Lane | None = None
         self._frames = Frames(turn.run_id)
         self._checkpoints = Checkpoints(self._checkpoint)
         self._finish_reason: str | None = None
@@ -75,6 +85,10 @@ class Generation:
     async def opening(self) -> None:
         """Accept the turn: from here on the session holds it, whatever happens. Raises what the store raises."""
         await self._transcript.begin(self.turn)
+
+    def connect(self, lane: Lane) -> None:
+        """Take *lane* for frames that come while the next one is being waited for; they aren't yielded."""
+        self._lane = lane
 
     async def stream_with_save(self) -> AsyncGenerator[bytes, None]:
         """Yield the answer's frames, each encoded once, and keep checkpoints of it.
@@ -89,11 +103,10 @@ class Generation:
         ask = Ask(model=turn.model, messages=messages, temperature=turn.temperature, max_tokens=turn.max_tokens)
         self._asked_at = _time()
         try:
-            async with aclosing(self._model.ask(ask)) as reads:
+            async with aclosing(self._model.ask(ask, self._take_now)) as reads:
                 async for pieces in reads:
-                    for piece in pieces:
-                        if (event := self._take(piece)) is not None:
-                            yield self._frames.encode(event)
+                    for frame in self._encoded(pieces):
+                        yield frame
         finally:
             self.upstream_closed_at = _time()
 
@@ -127,6 +140,20 @@ class Generation:
         if error is not None:
             frames.append(self._frames.encode(error))
         return [*frames, self._frames.encode_last(ended)]
+
+    def _take_now(self, pieces: Sequence[AgentPiece]) -> bool:
+        lane = self._lane
+        if lane is None or not lane.free:
+            return False
+        for frame in self._encoded(pieces):
+            if not lane.push(frame):
+                break  # the rest belongs to nobody
+        return True
+
+    def _encoded(self, pieces: Sequence[AgentPiece]) -> Iterator[bytes]:
+        for piece in pieces:
+            if (event := self._take(piece)) is not None:
+                yield self._frames.encode(event)
 
     def _take(self, piece: AgentPiece) -> events.StreamEvent | None:
         """Add *piece* to the answer; return the event that tells of it, if it is one to tell."""

@@ -17,7 +17,7 @@ from typing import Generic
 
 from odysseus.errors import StreamFailed
 from odysseus.replay import Frame
-from odysseus.run import ClientGone, Closing, Limits, Opening, Run, Sink
+from odysseus.run import ClientGone, Closing, Connect, Lane, Limits, Opening, Run, Sink
 from odysseus.states import Ending, StopReason, move
 from odysseus.tasks import Tasks
 from odysseus.watchdogs import watchdogs
@@ -33,6 +33,7 @@ class Lifetime(Generic[Frame]):
     source: AsyncGenerator[Frame, None]
     opening: Opening | None
     closing: Closing[Frame] | None
+    connect: Connect[Frame] | None
     sink: Sink[Frame] | None
     """The one client of a direct run; None for a detached run."""
     turn: Callable[[Run[Frame]], Awaitable[None]]
@@ -86,6 +87,8 @@ class Lifetime(Generic[Frame]):
 
     async def _pull(self) -> None:
         run, sink = self.run, self.sink
+        if self.connect is not None:
+            self.connect(Lane(run, sink, self.limits.max_log_bytes))
         with watchdogs(run, self.limits):
             async for frame in self.source:
                 run.append(frame)

@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 from odysseus.replay import Frame, Log
 from odysseus.states import Ending, Status, StopReason
 
-__all__ = ["ClientGone", "Closing", "IfBusy", "Limits", "Opening", "Outlet", "Reader", "Run", "Sink"]
+__all__ = ["ClientGone", "Closing", "Connect", "IfBusy", "Lane", "Limits", "Opening", "Outlet", "Reader", "Run", "Sink"]
 
 _SLICE_BYTES = 256 * 1024  # what a reader takes at once: a long replay must not hold the loop, nor a second copy
 
@@ -46,12 +46,19 @@ class Limits:
 
 
 class Sink(Protocol[Frame]):
-    """The one client of a direct run. Both raise `ConnectionError` when it has gone."""
+    """The one client of a direct run. What can be awaited raises `ConnectionError` when it has gone."""
 
     async def open(self, run: Run[Frame]) -> None:
         """The run has been accepted; no frame has come yet."""
 
     async def write(self, frame: Frame) -> None: ...
+
+    @property
+    def free(self) -> bool:
+        """Whether it is there and has taken all that was written."""
+
+    def write_nowait(self, frame: Frame) -> None:
+        """As `write`, without waiting: for what came at one moment in which the sink was free."""
 
 
 class Outlet(Protocol[_Taken]):
@@ -154,6 +161,33 @@ class Run(Generic[Frame]):
             await waiter
         finally:
             self._waiters.discard(waiter)
+
+
+class Lane(Generic[Frame]):
+    """The way of a frame past the task that pulls, while that waits for its source: to wake it costs more than the
+    frame. What can't go this way the source yields."""
+
+    def __init__(self, run: Run[Frame], sink: Sink[Frame] | None, max_log_bytes: int) -> None:
+        self._run: Run[Frame] = run
+        self._sink: Sink[Frame] | None = sink
+        self._max_log_bytes = max_log_bytes
+
+    @property
+    def free(self) -> bool:
+        return self._run.asked is None and (self._sink is None or self._sink.free)
+
+    def push(self, frame: Frame) -> bool:
+        """Give the run its next frame: one of those that came at one moment in which the lane was free. Return whether
+        the run takes another one."""
+        self._run.append(frame)
+        if self._sink is not None:
+            self._sink.write_nowait(frame)
+        if self._run.log.size > self._max_log_bytes:
+            self._run.ask(StopReason.LOG_LIMIT)
+        return self._run.asked is None
+
+
+Connect = Callable[[Lane[Frame]], None]
 
 
 class Reader(Generic[Frame]):

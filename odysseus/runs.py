@@ -20,7 +20,7 @@ from typing import Generic
 from odysseus.errors import Busy, Draining, NotFound, StoppedBeforeStart, TooMany
 from odysseus.lifetime import Lifetime
 from odysseus.replay import Frame, next_seq
-from odysseus.run import Closing, IfBusy, Limits, Opening, Reader, Run, Sink
+from odysseus.run import Closing, Connect, IfBusy, Limits, Opening, Reader, Run, Sink
 from odysseus.states import Ending, StopReason
 from odysseus.tasks import Tasks
 from odysseus.tombstones import Tombstones
@@ -62,17 +62,20 @@ class Runs(Generic[Frame]):
         if_busy: IfBusy = IfBusy.REJECT,
         opening: Opening | None = None,
         closing: Closing[Frame] | None = None,
+        connect: Connect[Frame] | None = None,
         about: object = None,
     ) -> Run[Frame]:
         """Start a detached run: it goes on until *source* ends or somebody stops it, whoever watches.
 
         *opening* is awaited before the first frame; if it raises, nothing has happened (`Run.wait_accepted`).
         *closing* is given the ending and the error behind it, saves, and returns the last frames; it must not raise.
+        *connect* is given the lane past the pulling task, before the first frame is pulled.
         *about* is for the caller to find again, as `Run.about`.
         Raises `Busy`, `TooMany`, `Draining` or `StoppedBeforeStart`, all of them before anything has happened.
         """
         run = self._admit(session_id, run_id, if_busy, detached=True, about=about)
-        run.task = asyncio.get_running_loop().create_task(self._lifetime(run, source, opening, closing, None).live())
+        lifetime = self._lifetime(run, source, opening, closing, connect, None)
+        run.task = asyncio.get_running_loop().create_task(lifetime.live())
         return run
 
     async def direct(
@@ -85,6 +88,7 @@ class Runs(Generic[Frame]):
         if_busy: IfBusy = IfBusy.REJECT,
         opening: Opening | None = None,
         closing: Closing[Frame] | None = None,
+        connect: Connect[Frame] | None = None,
         about: object = None,
     ) -> Run[Frame]:
         """Pull *source* in the calling task and write each frame to *sink*; return the run when it has ended.
@@ -97,7 +101,7 @@ class Runs(Generic[Frame]):
         task = asyncio.current_task()
         assert task is not None
         run.task = task
-        await self._lifetime(run, source, opening, closing, sink).live()
+        await self._lifetime(run, source, opening, closing, connect, sink).live()
         await run.wait_accepted()
         return run
 
@@ -236,6 +240,7 @@ class Runs(Generic[Frame]):
         source: AsyncGenerator[Frame, None],
         opening: Opening | None,
         closing: Closing[Frame] | None,
+        connect: Connect[Frame] | None,
         sink: Sink[Frame] | None,
     ) -> Lifetime[Frame]:
         return Lifetime(
@@ -243,6 +248,7 @@ class Runs(Generic[Frame]):
             source=source,
             opening=opening,
             closing=closing,
+            connect=connect,
             sink=sink,
             turn=self._turn,
             over=self._over,

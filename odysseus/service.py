@@ -119,6 +119,7 @@ class Service:
                 if_busy=request.if_busy,
                 opening=generation.opening,
                 closing=generation.closing,
+                connect=generation.connect,
                 about=generation,
             )
         await run.wait_accepted()
@@ -145,6 +146,7 @@ class Service:
             if_busy=request.if_busy,
             opening=generation.opening,
             closing=generation.closing,
+            connect=generation.connect,
             about=generation,
         )
         return None

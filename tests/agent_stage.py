@@ -16,7 +16,7 @@ from odysseus.events import ToolResult
 from odysseus.tasks import Tasks
 from odysseus.tools import Caller, Tool
 from odysseus.tools.toolbox import Toolbox
-from odysseus.upstream import Ask, Call, ChatMessage, Finish, Piece, Text
+from odysseus.upstream import Ask, Call, ChatMessage, Finish, Piece, Take, Text
 from odysseus.upstream.chat_completions import request_body
 from tests.message_rules import check_request
 from tests.virtual_time import run_virtual
@@ -32,7 +32,7 @@ class ScriptedModel:
         self.asks: list[dict[str, Any]] = []
         self.open = 0
 
-    async def ask(self, ask: Ask) -> AsyncGenerator[Sequence[Piece], None]:
+    async def ask(self, ask: Ask, take: Take | None = None) -> AsyncGenerator[Sequence[Piece], None]:
         body = json.loads(request_body(ask))
         check_request(body)
         self.asks.append(body)

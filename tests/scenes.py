@@ -142,6 +142,13 @@ class Client:
         self.written.append(frame)  # a write that is cancelled has handed its bytes over, as in aiohttp
         await self._call("write")
 
+    @property
+    def free(self) -> bool:
+        return False
+
+    def write_nowait(self, frame: str) -> None:
+        raise AssertionError("sent while it wasn't free")
+
     async def _call(self, what: str) -> None:
         if len(self.calls) == self.breaks_at:
             raise self.error

@@ -28,7 +28,7 @@ from odysseus.generation import Generation
 from odysseus.lifetime import Lifetime
 from odysseus.messages import Final, Mode, Turn, now
 from odysseus.replay import next_seq
-from odysseus.run import Reader, Run
+from odysseus.run import Lane, Reader, Run
 from odysseus.runs import Runs
 from odysseus.saves import Saves
 from odysseus.states import Status
@@ -277,6 +277,16 @@ def _forgets_ids(wanted: Callable[..., object]) -> Callable[..., object]:
     return wanting
 
 
+def _logs_what_is_yielded(append: Callable[..., None]) -> Callable[..., None]:
+    """What a lane is given reaches the outlets only."""
+
+    def appending(self: Run[bytes], frame: bytes) -> None:
+        if sys._getframe(1).f_code is not Lane.push.__code__:
+            append(self, frame)
+
+    return appending
+
+
 _Make = Callable[[Any], Any]
 FAULTS: dict[str, tuple[Any, str, _Make, str]] = {
     "closing twice": (Lifetime, "_end", _closes_twice, "closed 2 times"),
@@ -307,6 +317,8 @@ FAULTS: dict[str, tuple[Any, str, _Make, str]] = {
     "ids as they come": (Agent, "_wanted", _forgets_ids, "two of its calls have one id"),
     "an approval waits on": (Approvals, "verdict", _waits_on, "was saved while it waited for approval"),
     "an end that waits": ("odysseus.agent", "_CANCEL_S", lambda _: 60.0, "it was held up"),
+    "a lane always free": (Lane, "free", lambda _: True, "a client was sent to while it wasn't free"),
+    "a lane without a log": (Run, "append", _logs_what_is_yielded, "its frames aren't numbered"),
     "no approval needed": (Agent, "_refusal", lambda _: _at_once, "works without approval"),
 }
 

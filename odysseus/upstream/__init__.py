@@ -5,7 +5,7 @@ What a generation needs of a model server is here; `client` asks a real one over
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, Protocol, TypedDict
 
@@ -20,6 +20,7 @@ __all__ = [
     "Offer",
     "Piece",
     "Reasoning",
+    "Take",
     "Text",
     "Tokens",
     "Upstream",
@@ -112,13 +113,18 @@ class Call:
 
 Piece = Text | Reasoning | Call | Finish | Tokens
 
+Take = Callable[[Sequence[Piece]], bool]
+"""Takes what a read brought, or returns False and leaves it. It must neither wait nor raise."""
+
 
 class Upstream(Protocol):
     """A model server."""
 
-    def ask(self, ask: Ask) -> AsyncGenerator[Sequence[Piece], None]:
+    def ask(self, ask: Ask, take: Take | None = None) -> AsyncGenerator[Sequence[Piece], None]:
         """Ask a model; yield what each read of its answer brought, neighbours of one kind joined.
 
+        Text that comes while somebody waits for it may be offered to *take* first, which spares waking who waits: the
+        better part of what a token costs. What it takes isn't yielded.
         Raises `UpstreamError` after everything that had arrived has been yielded. Closing the generator closes the
         connection before it returns, without waiting for the model.
         """

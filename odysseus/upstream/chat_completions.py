@@ -15,7 +15,7 @@ import orjson
 from odysseus.errors import UpstreamError
 from odysseus.sse import Decoder, EventTooLong
 from odysseus.storable import storable
-from odysseus.upstream import Ask, Call, Finish, Piece, Reasoning, Text, Tokens
+from odysseus.upstream import Ask, Call, Finish, Piece, Reasoning, Take, Text, Tokens
 from odysseus.upstream.tool_calls import ToolCalls
 
 __all__ = ["AnswerDecoder", "request_body"]
@@ -63,7 +63,7 @@ class AnswerDecoder:
         if self._failure is not None:
             raise self._failure
         whole, self._rest = _whole_events(self._rest + data)
-        if not self.done and self._sse.between and (plain := _plain(whole)) is not None:
+        if (plain := self._plain(whole)) is not None:
             return plain
         pieces: list[Piece] = []
         try:
@@ -82,11 +82,23 @@ class AnswerDecoder:
             raise self._failure
         return _joined(pieces)
 
+    def offer(self, take: Take, data: bytes) -> bool:
+        """Offer *take* what *data* adds, if that is nothing but text or reasoning. False: *data* is still to be fed."""
+        whole, rest = _whole_events(self._rest + data)
+        if (plain := self._plain(whole)) is None or not take(plain):
+            return False
+        self._rest = rest
+        return True
+
     def end(self) -> None:
         """The connection has ended cleanly. Raises `UpstreamError` if the answer wasn't complete."""
         self.feed(b"")
         if not (self.done or self._finished):
             raise UpstreamError("upstream_protocol", "the model server ended the stream before the answer was complete")
+
+    def _plain(self, whole: bytes) -> list[Piece] | None:
+        in_between = self._sse.between and not self.done and self._failure is None
+        return _plain(whole) if in_between else None
 
     def _pieces(self, data: bytes) -> Iterable[Piece]:
         chunk = _json(data)

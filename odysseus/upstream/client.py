@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 
 import aiohttp
 import orjson
@@ -18,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from odysseus.errors import UpstreamError
 from odysseus.tasks import Tasks
-from odysseus.upstream import Ask, Piece
+from odysseus.upstream import Ask, Piece, Take
 from odysseus.upstream.arrived import Arrived
 from odysseus.upstream.chat_completions import AnswerDecoder, request_body
 
@@ -75,11 +76,11 @@ class Client:
         except (ValueError, KeyError, TypeError) as error:
             raise UpstreamError("upstream_protocol", "the model server's list of models can't be read") from error
 
-    async def ask(self, ask: Ask) -> AsyncGenerator[Sequence[Piece], None]:
+    async def ask(self, ask: Ask, take: Take | None = None) -> AsyncGenerator[Sequence[Piece], None]:
         """See `odysseus.upstream.Upstream.ask`. Connection errors, 429 and 5xx are retried, before the first byte."""
         answer = AnswerDecoder()
         response = await self._answered(request_body(ask))
-        arrived = Arrived(response, self._silence_s)
+        arrived = Arrived(response, self._silence_s, None if take is None else partial(answer.offer, take))
         try:
             while not answer.done and (data := await self._next(arrived)):
                 if pieces := answer.feed(data):

@@ -95,6 +95,18 @@ class EventStream(EventSourceResponse):
             self.cut()  # half a frame may stand in the buffer, and the connection can't be waited for any more
             raise
 
+    @property
+    def free(self) -> bool:
+        """Whether the client is there and has taken all that was sent."""
+        transport = self._transport
+        return transport is not None and not transport.is_closing() and not transport.get_write_buffer_size()
+
+    def write_nowait(self, frame: bytes) -> None:
+        """As `write`, without waiting: for what one read of the model server brought, while this is `free`."""
+        assert self._transport is not None
+        self._transport.write(chunk(frame) if self._in_chunks else frame)
+        self._written += len(frame)
+
     def push(self, frame: bytes, as_chunk: bytes) -> bool:
         """Send *frame* now, if the client has taken all before it; return whether it had. A lost client has it all."""
         transport = self._transport

@@ -78,6 +78,8 @@ class Request:
     """What the model does before its answer, in agent mode."""
     reads: Reads
     end: End
+    offers: bool
+    """Whether what is only text is offered past the task that pulls, as it is wherever that waits."""
     leave_steps: int
     """Of the loop, that the model's close takes."""
     pause: int
@@ -171,6 +173,7 @@ class Schedule:
             rounds=rounds,
             reads=[self._read(f"{name}.{read}") for read in range(rng.choice((0, 1, 3, 5, 8, 30)))],
             end=rng.choice((*[End.COMPLETE] * 3, End.FAILS, End.BUG, End.HANGS)) if last else End.COMPLETE,
+            offers=rng.random() < 0.7,
             leave_steps=rng.randrange(3),
             pause=rng.choice((0, 0, 1, 3, 20)),
             breaks_at=rng.choice((None, None, rng.randrange(6))),

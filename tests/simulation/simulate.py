@@ -258,6 +258,7 @@ class Simulation:
             "if_busy": call.request.if_busy,
             "opening": opening,
             "closing": closing,
+            "connect": generation.connect,
             "about": generation,
         }
         self._admitted.append(call)

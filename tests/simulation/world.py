@@ -17,7 +17,7 @@ from odysseus.messages import now as today
 from odysseus.run import Run
 from odysseus.states import Status, StopReason
 from odysseus.tasks import Tasks
-from odysseus.upstream import Ask, Finish, Piece, Tokens
+from odysseus.upstream import Ask, Finish, Piece, Reasoning, Take, Text, Tokens
 from odysseus.upstream.chat_completions import request_body
 from tests.message_rules import BrokenRule, check_request
 from tests.simulation.schedule import TICK, End, Outage, Request
@@ -233,7 +233,7 @@ class Model:
         self.closed_at: float | None = None
         """When it was closed last."""
 
-    async def ask(self, ask: Ask) -> AsyncGenerator[Sequence[Piece], None]:
+    async def ask(self, ask: Ask, take: Take | None = None) -> AsyncGenerator[Sequence[Piece], None]:
         request, name = self.request, self.request.turn.run_id
         played = request.rounds[self.asked] if self.asked < len(request.rounds) else None
         self.world.expect(not self.open, f"{name} was asked twice at once")
@@ -246,7 +246,11 @@ class Model:
         try:
             for silence, pieces in request.reads if played is None else played.reads:
                 await asyncio.sleep(silence * TICK)
-                yield pieces
+                offered = take if request.offers and all(isinstance(it, Text | Reasoning) for it in pieces) else None
+                if offered is not None and offered(pieces):
+                    await asyncio.sleep(0)  # it is taken while the generator waits, and that goes on
+                else:
+                    yield pieces
             if played is not None:
                 yield [*played.pieces, _TOKENS]
                 return
@@ -293,6 +297,17 @@ class Client:
         self.got.append(frame)
         self.on_frame(frame)
         await self._call()
+
+    @property
+    def free(self) -> bool:
+        return self.opened and not self.request.pause and not self.broken and self.calls != self.request.breaks_at
+
+    def write_nowait(self, frame: bytes) -> None:
+        free = self.opened and not self.broken and not self.request.pause
+        self.world.expect(free, "a client was sent to while it wasn't free")
+        self.calls += 1
+        self.got.append(frame)
+        self.on_frame(frame)
 
     async def _call(self) -> None:
         self.world.expect(not self.broken, "a client was written to after it broke")
