@@ -3,6 +3,8 @@
     OdysseusError
     ├── SettingsError            the operator: a setting, the data folder, the database
     ├── RequestError             the caller asked wrongly, or too much
+    │   ├── Unauthorized         nobody knows who is asking
+    │   ├── Forbidden            it is known who asks, and that they may not
     │   ├── InvalidField         a value that can't be used
     │   ├── NotFound             no such thing, or not theirs
     │   ├── Busy                 the session already runs
@@ -28,6 +30,7 @@ __all__ = [
     "AlreadyDecided",
     "Busy",
     "Draining",
+    "Forbidden",
     "InvalidField",
     "ModelsUnknown",
     "NotFound",
@@ -38,6 +41,7 @@ __all__ = [
     "StoreError",
     "StreamFailed",
     "TooMany",
+    "Unauthorized",
     "UpstreamError",
 ]
 
@@ -61,6 +65,32 @@ class RequestError(OdysseusError):
     """What the caller asked can't be done. `code` is for programs and never changes."""
 
     code = "bad_request"
+
+
+class Unauthorized(RequestError):
+    """The request doesn't say who is asking, or can't prove it. *reason* is shown to whoever sent it."""
+
+    code = "unauthorized"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Forbidden(RequestError):
+    """Whoever asks may not do this, whatever they show. *reason* is shown to whoever sent it."""
+
+    code = "forbidden"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class InvalidField(RequestError):

@@ -9,12 +9,14 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     HttpUrl,
@@ -32,6 +34,7 @@ __all__ = ["McpServerSettings", "Settings", "UpstreamSettings"]
 _PREFIX = "ODYSSEUS_"
 _CONFIG = f"{_PREFIX}CONFIG"
 _ONLY_IN_FILE = frozenset({"upstreams", "mcp_servers"})
+_SECRET_CHARS = 32  # as many bytes as HS256 signs with
 
 
 def _sendable(key: SecretStr) -> SecretStr:
@@ -48,13 +51,35 @@ def _header(header: SecretStr) -> SecretStr:
     return SecretStr(" ".join(words))
 
 
+def _unguessable(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value()) < _SECRET_CHARS:
+        raise ValueError(f"needs at least {_SECRET_CHARS} characters")
+    return secret
+
+
+def _proxies(value: object) -> object:
+    """Return the addresses and networks that *value* names. Raises `ValueError` with the one that is wrong."""
+    if not isinstance(value, list | tuple):
+        return value
+    return tuple(proxy if proxy == "unix" else _network(proxy) for proxy in value)
+
+
+def _network(proxy: object) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(str(proxy))  # a number would be an address, too
+    except ValueError as error:
+        raise ValueError(f"needs addresses, networks such as 10.0.0.0/8, or unix: {error}") from None
+
+
 Seconds = Annotated[float, Field(gt=0, le=10_000_000)]
 Count = Annotated[int, Field(ge=1)]
 Key = Annotated[SecretStr, AfterValidator(_sendable)]
+Secret = Annotated[SecretStr, AfterValidator(_unguessable)]
 Header = Annotated[SecretStr, AfterValidator(_header)]
 Names = Annotated[tuple[str, ...], NoDecode]
 BuiltIn = Literal["calculator", "current_time", "fetch_url", "search_sessions"]
 Tools = Annotated[tuple[BuiltIn, ...], NoDecode]
+Proxies = Annotated[tuple[IPv4Network | IPv6Network | Literal["unix"], ...], NoDecode, BeforeValidator(_proxies)]
 
 
 class UpstreamSettings(BaseModel):
@@ -119,6 +144,39 @@ class Settings(BaseSettings):
         None,
         description="`sqlite:///file` or `postgresql://user:password@host/name`; SQLite in the data folder if unset",
     )
+    auth: Literal["none", "token", "jwt", "proxy"] = Field(
+        "none",
+        description="who may use the service: `none` asks nobody, `token` wants API tokens (`odysseus token add NAME`),"
+        " `jwt` JSON web tokens, `proxy` believes a header of trusted proxies",
+    )
+    auth_jwt_secret: Secret | None = Field(
+        None,
+        description="what HS256 tokens are signed with, at least 32 characters; `jwt` needs it, or else a JWKS file",
+    )
+    auth_jwt_jwks: Path | None = Field(
+        None, description="file of the public keys of RS256 and ES256 tokens; read again when it changes"
+    )
+    auth_jwt_audience: str | None = Field(
+        None, min_length=1, description="the `aud` that tokens must have; unset: they must have none"
+    )
+    auth_jwt_issuer: str | None = Field(None, min_length=1, description="the `iss` that tokens must have; unset: any")
+    auth_proxy_header: str = Field(
+        "X-Forwarded-User",
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="where the proxy names the user; it must remove what clients send under this name",
+    )
+    trusted_proxies: Proxies = Field(
+        (),
+        description="addresses and networks, comma-separated, whose `X-Forwarded-*` headers are believed;"
+        " `unix` for a Unix socket",
+    )
+    open_to_network: bool = Field(
+        False, description="listen beyond this machine although `AUTH` is `none`, so that anybody may do anything"
+    )
+    secret: Secret | None = Field(
+        None,
+        description="what watch links are signed with, at least 32 characters; unset: made once, in the data folder",
+    )
     upstream_url: HttpUrl | None = Field(
         None, description="an OpenAI-compatible model server, up to and with `/v1`; unset: the demo model"
     )
@@ -182,7 +240,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, _File(settings_cls)
 
-    @field_validator("upstream_models", "tools", "tools_need_approval", mode="before")
+    @field_validator("upstream_models", "tools", "tools_need_approval", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
@@ -202,6 +260,29 @@ class Settings(BaseSettings):
             if len(set(names)) < len(names):
                 raise SettingsError(setting, "two of them have the same name")
         return self
+
+    @model_validator(mode="after")
+    def _accounts_are_whole(self) -> Settings:
+        for name in ("auth_jwt_secret", "auth_jwt_jwks", "auth_jwt_audience", "auth_jwt_issuer"):
+            if getattr(self, name) and self.auth != "jwt":
+                raise SettingsError(_PREFIX + name.upper(), f"is set, but {_PREFIX}AUTH isn't jwt")
+        auth = f"{_PREFIX}AUTH"
+        if self.auth == "jwt" and (self.auth_jwt_secret is None) == (self.auth_jwt_jwks is None):
+            raise SettingsError(auth, f"jwt needs either {auth}_JWT_SECRET or {auth}_JWT_JWKS")
+        if self.auth == "proxy" and not self.trusted_proxies:
+            raise SettingsError(auth, f"proxy needs {_PREFIX}TRUSTED_PROXIES, or nobody's word would be good")
+        return self
+
+    @model_validator(mode="after")
+    def _open_on_purpose(self) -> Settings:
+        if self.auth == "none" and not self.open_to_network and not _is_loopback(self.host):
+            ways = f"set {_PREFIX}AUTH to token, jwt or proxy, or {_PREFIX}OPEN_TO_NETWORK to true"
+            raise SettingsError(f"{_PREFIX}HOST", f"{self.host} lets in other machines, without any accounts: {ways}")
+        return self
+
+    def database(self) -> str:
+        """Return the URL of the database: the setting, or that of the file in the data folder."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute()}/odysseus.db"
 
     def model_servers(self) -> Sequence[UpstreamSettings]:
         """Return every model server, that of the environment first, as `default`."""
@@ -223,6 +304,7 @@ class Settings(BaseSettings):
         yield "|---|---|---|"
         for name, field in cls.model_fields.items():
             value = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+            value = str(value).lower() if isinstance(value, bool) else value
             default = "" if value in (None, "") else f"`{value}`"
             shown = f"`{name}`, only in the file" if name in _ONLY_IN_FILE else f"`{_PREFIX}{name.upper()}`"
             yield f"| {shown} | {default} | {field.description} |"
@@ -247,13 +329,22 @@ class _File(PydanticBaseSettingsSource):
             raise SettingsError(_CONFIG, f"{path} isn't TOML: {error}") from error
 
 
+def _is_loopback(host: str) -> bool:
+    """Tell if only this machine reaches *host*. Of another name than localhost nobody knows."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host.lower() == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
 def _settings_error(error: ValidationError) -> SettingsError:
     first = error.errors()[0]
     name, *inner = [str(part) for part in first["loc"]] or ["settings"]
     setting = f"{_PREFIX}{name.upper()}" if f"{_PREFIX}{name.upper()}" in os.environ else ".".join((name, *inner))
     if first["type"] == "extra_forbidden":
         return SettingsError(setting, f"no such setting{_meant(name, set(Settings.model_fields))}")
-    secret = any(word in part for part in (name, *inner) for word in ("key", "env", "headers"))
+    secret = any(word in part for part in (name, *inner) for word in ("key", "secret", "env", "headers"))
     shown = isinstance(first["input"], str | int | float) and not secret
     got = f" (got {str(first['input'])!r})" if shown else ""
     return SettingsError(setting, f"{first['msg'][0].lower()}{first['msg'][1:]}{got}")

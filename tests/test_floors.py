@@ -12,12 +12,12 @@ PACKAGE = Path(__file__).parent.parent / "odysseus"
 
 GROUND = (
     ("sse", "replay", "states", "tombstones", "storable"),
-    ("errors", "events"),
+    ("errors", "events", "transcript"),
     ("messages", "answer", "settings"),
 )
 FLOORS = (
     *GROUND,
-    ("tasks", "run", "data_folder"),
+    ("tasks", "run", "data_folder", "accounts"),
     ("upstream", "store", "watchdogs"),
     ("saves", "checkpoints", "lifetime", "conversation", "tools", "approvals"),
     ("agent", "runs"),
@@ -25,7 +25,8 @@ FLOORS = (
     ("service",),
     ("compares",),
     ("web",),
-    ("application",),
+    ("application", "tokens", "terminal", "check_database"),
+    ("serving", "chat_client", "check"),
     ("cli",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -72,6 +73,11 @@ def test_imports_go_down(path: Path) -> None:
         (("service", "compares"), {"aiohttp", "aiohttp_sse", "mcp"}),
         (("upstream",), {"odysseus.store", "sqlalchemy"}),
         (("store",), {"odysseus.upstream", "aiohttp"}),
+        (
+            ("terminal", "chat_client"),
+            {"odysseus.settings", "odysseus.store", "odysseus.runs", "odysseus.web", "pydantic"},
+        ),
+        (("accounts",), {"asyncio", "aiohttp", "sqlalchemy", "odysseus.store", "odysseus.runs", "odysseus.web"}),
     ],
 )
 def test_what_a_room_knows_nothing_of(rooms: tuple[str, ...], unknown: set[str]) -> None:

@@ -12,6 +12,7 @@ from odysseus.errors import SettingsError
 from odysseus.settings import Settings
 
 KEY = "sesame-0123456789"
+SECRET = f"{KEY}-{KEY}"
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +45,15 @@ DEFAULTS: dict[str, Any] = {
     "port": 8080,
     "data_dir": Path("data"),
     "database_url": None,
+    "auth": "none",
+    "auth_jwt_secret": None,
+    "auth_jwt_jwks": None,
+    "auth_jwt_audience": None,
+    "auth_jwt_issuer": None,
+    "auth_proxy_header": "X-Forwarded-User",
+    "trusted_proxies": (),
+    "open_to_network": False,
+    "secret": None,
     "upstream_url": None,
     "upstream_api_key": None,
     "upstream_models": (),
@@ -88,24 +98,41 @@ def test_an_empty_variable_is_none(load: Any, empty: str) -> None:
 OTHERS: dict[str, Any] = {
     name: default + 1 if isinstance(default, int | float) else "http://x/v1"
     for name, default in DEFAULTS.items()
-    if not isinstance(default, tuple)
+    if not isinstance(default, tuple | bool)
+} | {
+    "host": "::1",
+    "auth": "jwt",
+    "auth_jwt_secret": SECRET,
+    "auth_proxy_header": "Remote-User",
+    "open_to_network": True,
+    "secret": SECRET,
+}  # fmt: skip
+NEEDS = {  # what a line of the file can't stand without
+    "upstream_api_key": "upstream_url = 'http://y/v1'\n",
+    "auth": f"auth_jwt_secret = '{SECRET}'\n",
+    "auth_jwt_secret": "auth = 'jwt'\n",
+    "auth_jwt_jwks": "auth = 'jwt'\n",
+    "auth_jwt_audience": f"auth = 'jwt'\nauth_jwt_secret = '{SECRET}'\n",
+    "auth_jwt_issuer": f"auth = 'jwt'\nauth_jwt_secret = '{SECRET}'\n",
 }
 
 
 def test_every_setting_has_a_variable(load: Any) -> None:
-    settings = load(**{f"ODYSSEUS_{name.upper()}": str(value) for name, value in OTHERS.items()})
-    assert {name: getattr(settings, name) for name in OTHERS if isinstance(DEFAULTS[name], int)} == {
-        name: value for name, value in OTHERS.items() if isinstance(DEFAULTS[name], int)
+    others = {name: value for name, value in OTHERS.items() if name != "auth_jwt_jwks"}  # instead of the secret
+    settings = load(**{f"ODYSSEUS_{name.upper()}": str(value) for name, value in others.items()})
+    assert {name: getattr(settings, name) for name in others if isinstance(DEFAULTS[name], int)} == {
+        name: value for name, value in others.items() if isinstance(DEFAULTS[name], int)
     }
-    assert [name for name in OTHERS if getattr(settings, name) == DEFAULTS[name]] == []
+    assert [name for name in others if getattr(settings, name) == DEFAULTS[name]] == []
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_setting_has_a_line_in_the_file(load: Any, name: str) -> None:
-    url = "upstream_url = 'http://y/v1'\n" if name == "upstream_api_key" else ""
-    settings = load(f"{url}{name} = {OTHERS[name]!r}")
+    needs = NEEDS.get(name, "")
+    value = str(OTHERS[name]).lower() if isinstance(OTHERS[name], bool) else repr(OTHERS[name])
+    settings = load(f"{needs}{name} = {value}")
     assert getattr(settings, name) != DEFAULTS[name]
-    assert len(settings.model_fields_set) == 1 + bool(url)
+    assert len(settings.model_fields_set) == 1 + needs.count("\n")
 
 
 @pytest.mark.parametrize("names", ["m,n,o", " m, n,,o ,", ["m", "n", "o"]])
@@ -204,7 +231,8 @@ def test_the_table_of_the_readme() -> None:
     shown = {name: name if name in ONLY_IN_FILE else f"ODYSSEUS_{name.upper()}" for name in Settings.model_fields}
     assert set(told) == set(shown.values())
     for name, value in DEFAULTS.items():
-        assert told[shown[name]] == ("" if not value else ",".join(value) if isinstance(value, tuple) else str(value))
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        assert told[shown[name]] == (",".join(value) if isinstance(value, tuple) else "" if value is None else text)
 
 
 # Refusals

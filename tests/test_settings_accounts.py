@@ -1,0 +1,114 @@
+"""The settings that say who may use the service, and from where."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import test_settings
+from tests.test_settings import KEY, SECRET, refusal
+
+load, _clean_environment = test_settings.load, test_settings._clean_environment
+
+NETWORKS = (ip_network("10.0.0.0/8"), ip_network("127.0.0.1/32"), ip_network("2001:db8::/32"), "unix")
+
+
+@pytest.mark.parametrize(
+    "proxies",
+    [
+        "10.0.0.0/8,127.0.0.1,2001:db8::/32,unix",
+        " 10.0.0.0/8 , 127.0.0.1,,2001:DB8::/32,unix, ",
+        ["10.0.0.0/8", "127.0.0.1/32", "2001:db8::/32", "unix"],
+    ],
+)
+def test_trusted_proxies(load: Any, proxies: str | list[str]) -> None:
+    assert load(f"trusted_proxies = {proxies!r}").trusted_proxies == NETWORKS
+    if isinstance(proxies, str):
+        assert load("port = 1", ODYSSEUS_TRUSTED_PROXIES=proxies).trusted_proxies == NETWORKS
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost", "LOCALHOST", "::ffff:127.0.0.1"])
+def test_this_machine_needs_no_accounts(load: Any, host: str) -> None:
+    assert load(ODYSSEUS_HOST=host).host == host
+
+
+FAR = [
+    "0.0.0.0",
+    "::",
+    "192.0.2.1",
+    "10.0.0.1",
+    "2001:db8::1",
+    "::ffff:10.0.0.1",
+    "odysseus.example",
+    "localhost.",
+    "127.1",
+]
+
+
+@pytest.mark.parametrize("host", FAR)
+def test_the_network_needs_accounts_or_an_explicit_word(load: Any, host: str) -> None:
+    error = refusal(load, None, {"ODYSSEUS_HOST": host})
+    assert error.setting == "ODYSSEUS_HOST"
+    for way in (host, "ODYSSEUS_AUTH", "token", "jwt", "proxy", "ODYSSEUS_OPEN_TO_NETWORK"):
+        assert way in error.problem
+    assert refusal(load, None, {"ODYSSEUS_OPEN_TO_NETWORK": "false"}).setting == "ODYSSEUS_HOST"
+    assert load(ODYSSEUS_OPEN_TO_NETWORK="true").host == host
+    assert load(ODYSSEUS_OPEN_TO_NETWORK="", ODYSSEUS_AUTH="token").host == host
+
+
+def test_where_the_database_is(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load().database() == f"sqlite:///{tmp_path}/data/odysseus.db"
+    assert load(ODYSSEUS_DATABASE_URL="postgresql://h/n").database() == "postgresql://h/n"
+
+
+def test_secrets_are_not_shown(load: Any) -> None:
+    settings = load(ODYSSEUS_AUTH="jwt", ODYSSEUS_AUTH_JWT_SECRET=SECRET, ODYSSEUS_SECRET=SECRET)
+    assert (settings.secret.get_secret_value(), settings.auth_jwt_secret.get_secret_value()) == (SECRET, SECRET)
+    assert KEY not in repr(settings) and KEY not in str(settings)
+
+
+WRONG: list[tuple[str, str, str]] = [
+    *(("AUTH", value, "'none', 'token', 'jwt' or 'proxy'") for value in ("None", "basic", "token,jwt", "true")),
+    ("AUTH", "jwt", "jwt needs either ODYSSEUS_AUTH_JWT_SECRET or ODYSSEUS_AUTH_JWT_JWKS"),
+    ("AUTH", "proxy", "proxy needs ODYSSEUS_TRUSTED_PROXIES"),
+    *(
+        (name, value, "is set, but ODYSSEUS_AUTH isn't jwt")
+        for name, value in (("AUTH_JWT_SECRET", SECRET), ("AUTH_JWT_JWKS", "/x"), ("AUTH_JWT_AUDIENCE", "x"),
+                            ("AUTH_JWT_ISSUER", "x"))
+    ),
+    *((name, KEY, "needs at least 32 characters") for name in ("AUTH_JWT_SECRET", "SECRET")),
+    *(("AUTH_PROXY_HEADER", value, "pattern") for value in ("X User", "X-User:", "X-User\n", "Ü")),
+    *(("TRUSTED_PROXIES", value, f"needs addresses, networks such as 10.0.0.0/8, or unix: {problem}")
+      for value, problem in (("proxy.example", "'proxy.example' "), ("127.0.0.1, 10.0.0.1/8", "10.0.0.1/8 has host"),
+                             ("10.0.0.0/33", "'10.0.0.0/33' "), ("UNIX", "'UNIX' "), ("*", "'*' "))),
+    *(("OPEN_TO_NETWORK", value, "boolean") for value in ("maybe", "2")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value", "problem"), WRONG)
+def test_a_wrong_variable_is_named(load: Any, name: str, value: str, problem: str) -> None:
+    error = refusal(load, None, {f"ODYSSEUS_{name}": value})
+    assert error.setting == f"ODYSSEUS_{name}"
+    assert problem in error.problem
+
+
+@pytest.mark.parametrize(
+    ("file", "setting", "problem"),
+    [
+        (f"secret = ['{KEY}']", "secret", "string"),
+        (f"secret = '{KEY}'", "secret", "needs at least 32 characters"),
+        ("trusted_proxies = [5]", "trusted_proxies", "'5'"),
+        ("trusted_proxies = 5", "trusted_proxies", "tuple"),
+        ("trusted_proxies = ['x']", "trusted_proxies", "'x'"),
+        ("auth = 'jwt'\nauth_jwt_issuer = ''", "auth_jwt_issuer", "at least 1"),
+        (f"auth = 'jwt'\nauth_jwt_secret = '{SECRET}'\nauth_jwt_jwks = '/x'", "ODYSSEUS_AUTH", "jwt needs either"),
+    ],
+)  # fmt: skip
+def test_a_wrong_line_of_the_file_is_named(load: Any, file: str, setting: str, problem: str) -> None:
+    error = refusal(load, file, {})
+    assert error.setting == setting
+    assert problem in error.problem
