@@ -10,6 +10,9 @@ from dataclasses import replace
 from aiohttp import web
 from pydantic import HttpUrl
 
+from odysseus.accounts.configured import configured_accounts
+from odysseus.accounts.proxies import TrustedProxies
+from odysseus.accounts.secret import signing_secret
 from odysseus.agent import AgentLimits
 from odysseus.compares import Compares
 from odysseus.data_folder import data_folder
@@ -19,6 +22,7 @@ from odysseus.saves import FileSpool, Saves
 from odysseus.service import Service
 from odysseus.settings import Settings, UpstreamSettings
 from odysseus.store import Database, Store, database_url
+from odysseus.store.tokens import Tokens
 from odysseus.tasks import Tasks
 from odysseus.tools.calculator import calculator
 from odysseus.tools.current_time import current_time
@@ -29,13 +33,16 @@ from odysseus.tools.toolbox import Toolbox, ToolServer
 from odysseus.upstream.catalog import Catalog
 from odysseus.upstream.client import Client
 from odysseus.upstream.demo import DemoServer
-from odysseus.web import chat, compare, ops, sessions
+from odysseus.web import accounts, chat, compare, ops, sessions, share
+from odysseus.web.accounts import ACCOUNTS, PROXIES, knows_who_asks
 from odysseus.web.errors import errors_as_json, until_answered
+from odysseus.web.guard import Guard
 from odysseus.web.metrics import METRICS, registry
 from odysseus.web.openapi import describe
 from odysseus.web.pulse import Pulse
 from odysseus.web.routes import COMPARES, SERVICE, SETTINGS, add_routes
-from odysseus.web.stream import PULSE
+from odysseus.web.share import SECRET
+from odysseus.web.stream import GUARD, PULSE
 
 __all__ = ["create_app", "create_runner", "drain", "log_to_stderr"]
 
@@ -49,21 +56,28 @@ _KEEP_ALIVE_S = 75.0  # longer than nginx keeps an idle connection to us, or it 
 def create_app(settings: Settings) -> web.Application:
     """Return the application. Run it with `create_runner`: a plain `run_app` doesn't cancel what clients abandon."""
     tasks = Tasks()
-    app = web.Application(middlewares=[errors_as_json, until_answered(tasks)], client_max_size=settings.max_body_bytes)
+    app = web.Application(
+        middlewares=[errors_as_json, until_answered(tasks), knows_who_asks(())],
+        client_max_size=settings.max_body_bytes,
+    )
     app[SETTINGS] = settings
+    app[PROXIES] = TrustedProxies(settings.trusted_proxies)
     app[PULSE] = Pulse(settings.ping_interval_s)
-    routes = [*chat.ROUTES, *compare.ROUTES, *sessions.ROUTES, *ops.ROUTES]
+    routes = [*chat.ROUTES, *compare.ROUTES, *sessions.ROUTES, *accounts.ROUTES, *share.ROUTES, *ops.ROUTES]
     add_routes(app, routes)
     app[ops.OPENAPI] = describe(routes)
 
     async def lifetime(app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             folder = stack.enter_context(data_folder(settings.data_dir))
-            database = Database(database_url(settings.database_url or f"sqlite:///{folder.absolute()}/odysseus.db"))
+            app[SECRET] = signing_secret(settings.secret, folder)
+            database = Database(database_url(settings.database()))
             stack.push_async_callback(database.close)
             await database.open()
             store = Store(database)
             stack.push_async_callback(store.close)
+            tokens = Tokens(database)
+            app[ACCOUNTS] = configured_accounts(settings, tokens)
             saves = Saves(store.finish, FileSpool(folder / "spool"), tasks)
             await recover(store, saves)
             catalog = Catalog([_server(server, settings) for server in await _model_servers(settings, stack)])
@@ -75,6 +89,9 @@ def create_app(settings: Settings) -> web.Application:
             app[SERVICE] = Service(runs, store, catalog, toolbox, _agent_limits(settings), saves, tasks)
             app[COMPARES] = Compares(app[SERVICE], pane_expiry_s=settings.pane_expiry_s)
             app[METRICS] = registry(runs, saves)
+            app[GUARD] = Guard(tokens.revoked)
+            watching = tasks.spawn(app[GUARD].watch())
+            stack.callback(watching.cancel)
             yield
 
     app.cleanup_ctx.append(lifetime)
@@ -180,6 +197,9 @@ def _limits(settings: Settings) -> Limits:
         wall_clock_timeout_s=settings.wall_clock_timeout_s,
         max_log_bytes=settings.max_log_bytes,
         max_runs=settings.max_runs,
+        max_runs_per_owner=settings.max_runs_per_owner,
+        max_queued=settings.max_queued,
         max_subscribers=settings.max_subscribers,
+        max_subscribers_per_run=settings.max_subscribers_per_run,
         replay_grace_s=settings.replay_grace_s,
     )

@@ -8,7 +8,8 @@ from datetime import timedelta
 from odysseus.errors import AlreadyClaimed, Busy, InvalidField, NotFound
 from odysseus.messages import Compare, Message, Mode, now
 from odysseus.run import Sink
-from odysseus.service import Request, Service, generation_of
+from odysseus.service import Request, Service
+from odysseus.stream_status import generation_of
 
 __all__ = ["Compares"]
 
@@ -19,7 +20,7 @@ class Compares:
         self._pane_expiry = timedelta(seconds=pane_expiry_s)
 
     async def create(
-        self, prompt: str, models: Sequence[str], mode: Mode = Mode.CHAT, system: str | None = None
+        self, owner: str, prompt: str, models: Sequence[str], mode: Mode = Mode.CHAT, system: str | None = None
     ) -> Compare:
         """Make a compare; each of its panes waits for its one client. Raises `InvalidField`, `ModelsUnknown`."""
         for place, model in enumerate(models):
@@ -27,14 +28,14 @@ class Compares:
                 await self._service.catalog.find(model)
             except InvalidField as error:
                 raise InvalidField(f"models.{place}", error.problem) from error
-        return await self._service.store.create_compare(prompt=prompt, mode=mode, system=system, models=models)
+        return await self._service.store.create_compare(owner, prompt=prompt, mode=mode, system=system, models=models)
 
-    async def pane(self, compare_id: str, number: int, sink: Sink[bytes]) -> bool:
+    async def pane(self, owner: str, compare_id: str, number: int, sink: Sink[bytes]) -> bool:
         """Run the pane with *sink* as its client, to the end; False if it has been started before.
 
         Raises `NotFound` for an unknown pane and for one that nobody started in time, and what `direct` raises.
         """
-        compare = await self._service.store.compare(compare_id)
+        compare = await self._service.store.compare(compare_id, owner)
         if not 0 <= number < len(compare.panes):
             raise NotFound("pane")
         pane = compare.panes[number]
@@ -43,7 +44,7 @@ class Compares:
         if now() - compare.created_at > self._pane_expiry:
             raise NotFound("pane: it wasn't started in time")
         request = Request(
-            text=compare.prompt, session_id=pane.session_id, mode=compare.mode, claims=(compare_id, number)
+            owner=owner, text=compare.prompt, session_id=pane.session_id, mode=compare.mode, claims=(compare_id, number)
         )
         try:
             await self._service.direct(request, sink)
@@ -57,8 +58,8 @@ class Compares:
             raise
         return True
 
-    async def results(self, compare_id: str) -> tuple[Compare, Sequence[Message | None]]:
+    async def results(self, owner: str, compare_id: str) -> tuple[Compare, Sequence[Message | None]]:
         """Return the compare and each pane's answer, None for one that wasn't started. Raises `NotFound`."""
-        compare = await self._service.store.compare(compare_id)
+        compare = await self._service.store.compare(compare_id, owner)
         answers = [await self._service.store.latest_answer(pane.session_id) for pane in compare.panes]
         return compare, [answer and self._service.fresh(answer) for answer in answers]

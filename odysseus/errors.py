@@ -11,7 +11,7 @@
     │   ├── StoppedBeforeStart   the stop overtook its run
     │   ├── AlreadyClaimed       a compare pane is started once
     │   ├── AlreadyDecided       a tool call is approved or denied once
-    │   ├── TooMany              a limit of the service is reached
+    │   ├── TooMany              a limit is reached: the service's, an account's, a session's, a run's
     │   ├── Draining             the service is going down
     │   └── ModelsUnknown        no model server has said what it serves
     ├── StoreError               the database failed us
@@ -22,6 +22,8 @@ They carry data; the text is built in `__str__` for people. Statuses of HTTP bel
 """
 
 from __future__ import annotations
+
+from enum import StrEnum
 
 from odysseus.states import StopReason
 
@@ -43,6 +45,7 @@ __all__ = [
     "TooMany",
     "Unauthorized",
     "UpstreamError",
+    "Whose",
 ]
 
 
@@ -161,19 +164,28 @@ class AlreadyDecided(RequestError):
         return f"call {self.call_id} no longer waits for approval"
 
 
-class TooMany(RequestError):
-    """A limit of the service is reached; *what* is counted, *limit* is the setting's value."""
+class Whose(StrEnum):
+    """Whose limit is reached."""
 
-    def __init__(self, what: str, limit: int) -> None:
-        super().__init__(what, limit)
-        self.what, self.limit = what, limit
+    SERVICE = "the service"
+    OWNER = "your account"
+    SESSION = "the session"
+    RUN = "the run"
+
+
+class TooMany(RequestError):
+    """A limit is reached; *what* is counted, *limit* is the setting's value."""
+
+    def __init__(self, what: str, limit: int, whose: Whose = Whose.SERVICE) -> None:
+        super().__init__(what, limit, whose)
+        self.what, self.limit, self.whose = what, limit, whose
 
     @property
     def code(self) -> str:  # type: ignore[override]  # one class for every counted thing
         return f"too_many_{self.what}"
 
     def __str__(self) -> str:
-        return f"the service already has {self.limit} {self.what}; try again soon"
+        return f"{self.whose} already has {self.limit} {self.what.replace('_', ' ')}; try again soon"
 
 
 class Draining(RequestError):

@@ -36,6 +36,8 @@ def now() -> datetime:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     id: str
+    owner: str
+    """Whose it is, as accounts name them; empty where there are none."""
     title: str | None
     model: str | None
     system: str | None
@@ -76,6 +78,7 @@ class Turn:
     session_id: str
     message_id: str
     run_id: str
+    owner: str
     text: str
     model: str
     mode: Mode
@@ -117,6 +120,7 @@ class Pane:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compare:
     id: str
+    owner: str
     prompt: str
     mode: Mode
     created_at: datetime

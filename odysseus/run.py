@@ -41,7 +41,10 @@ class Limits:
     wall_clock_timeout_s: float = 7200
     max_log_bytes: int = 32 * 1024 * 1024
     max_runs: int = 1000
+    max_runs_per_owner: int = 100
+    max_queued: int = 10
     max_subscribers: int = 20_000
+    max_subscribers_per_run: int = 5000
     replay_grace_s: float = 180
 
 
@@ -77,9 +80,10 @@ class ClientGone(Exception):
 class Run(Generic[Frame]):
     """One generation, from its admission until its log is freed."""
 
-    def __init__(self, run_id: str, session_id: str, *, detached: bool, about: object) -> None:
+    def __init__(self, run_id: str, session_id: str, *, owner: str, detached: bool, about: object) -> None:
         self.id = run_id
         self.session_id = session_id
+        self.owner = owner
         self.detached = detached
         self.about = about
         """Whatever its starter wants to find again here. Nobody else looks at it."""

@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic
 
-from odysseus.errors import Busy, Draining, NotFound, StoppedBeforeStart, TooMany
+from odysseus.errors import Busy, Draining, NotFound, StoppedBeforeStart, TooMany, Whose
 from odysseus.lifetime import Lifetime
 from odysseus.replay import Frame, next_seq
 from odysseus.run import Closing, Connect, IfBusy, Limits, Opening, Reader, Run, Sink
@@ -39,6 +39,7 @@ class Runs(Generic[Frame]):
         """Live subscribers over all runs."""
         self.live_count = 0
         """Runs that are live now, waiting ones included."""
+        self._live_by_owner: Counter[str] = Counter()  # never a zero
         self.endings: Counter[Ending] = Counter()
         """How many runs have ended, and how, since the start."""
         self._limits = limits or Limits()
@@ -59,6 +60,7 @@ class Runs(Generic[Frame]):
         source: AsyncGenerator[Frame, None],
         *,
         run_id: str | None = None,
+        owner: str = "",
         if_busy: IfBusy = IfBusy.REJECT,
         opening: Opening | None = None,
         closing: Closing[Frame] | None = None,
@@ -73,7 +75,7 @@ class Runs(Generic[Frame]):
         *about* is for the caller to find again, as `Run.about`.
         Raises `Busy`, `TooMany`, `Draining` or `StoppedBeforeStart`, all of them before anything has happened.
         """
-        run = self._admit(session_id, run_id, if_busy, detached=True, about=about)
+        run = self._admit(session_id, run_id, owner, if_busy, detached=True, about=about)
         lifetime = self._lifetime(run, source, opening, closing, connect, None)
         run.task = asyncio.get_running_loop().create_task(lifetime.live())
         return run
@@ -85,6 +87,7 @@ class Runs(Generic[Frame]):
         sink: Sink[Frame],
         *,
         run_id: str | None = None,
+        owner: str = "",
         if_busy: IfBusy = IfBusy.REJECT,
         opening: Opening | None = None,
         closing: Closing[Frame] | None = None,
@@ -97,7 +100,7 @@ class Runs(Generic[Frame]):
         asked for here ends it too, and then the last frames still go to the sink. Raises as `start` does, and what
         *opening* raised.
         """
-        run = self._admit(session_id, run_id, if_busy, detached=False, about=about)
+        run = self._admit(session_id, run_id, owner, if_busy, detached=False, about=about)
         task = asyncio.current_task()
         assert task is not None
         run.task = task
@@ -106,19 +109,20 @@ class Runs(Generic[Frame]):
         return run
 
     def _admit(
-        self, session_id: str, run_id: str | None, if_busy: IfBusy, *, detached: bool, about: object
+        self, session_id: str, run_id: str | None, owner: str, if_busy: IfBusy, *, detached: bool, about: object
     ) -> Run[Frame]:
         """Take the run into the session's line. Without an await: two requests at once can't both find it free."""
         if self.draining:
             raise Draining
-        if run_id is not None and self._tombstones.has(run_id, asyncio.get_running_loop().time()):
+        if run_id is not None and self._tombstones.has((owner, run_id), asyncio.get_running_loop().time()):
             raise StoppedBeforeStart(run_id)
         line = self._lines.get(session_id, ())
         if line and if_busy is IfBusy.REJECT:
             raise Busy(line[0].id)
-        if not self.has_room:
-            raise TooMany("runs", self._limits.max_runs)
-        run: Run[Frame] = Run(run_id or f"run_{secrets.token_hex(12)}", session_id, detached=detached, about=about)
+        self._check_room(owner, line, if_busy)
+        run: Run[Frame] = Run(
+            run_id or f"run_{secrets.token_hex(12)}", session_id, owner=owner, detached=detached, about=about
+        )
         if run.id in self._runs:
             raise ValueError(f"run {run.id} exists")
         if if_busy is IfBusy.REPLACE:
@@ -127,8 +131,18 @@ class Runs(Generic[Frame]):
         self._runs[run.id] = self._latest[session_id] = run
         self._lines.setdefault(session_id, deque()).append(run)
         self.live_count += 1
+        self._live_by_owner[owner] += 1
         self._quiet.clear()
         return run
+
+    def _check_room(self, owner: str, line: Sequence[Run[Frame]], if_busy: IfBusy) -> None:
+        limits = self._limits
+        if not self.has_room:
+            raise TooMany("runs", limits.max_runs)
+        if owner and self._live_by_owner[owner] >= limits.max_runs_per_owner:  # what is nobody's counts only together
+            raise TooMany("runs", limits.max_runs_per_owner, whose=Whose.OWNER)
+        if if_busy is IfBusy.QUEUE and len(line) > limits.max_queued:
+            raise TooMany("queued_runs", limits.max_queued, whose=Whose.SESSION)
 
     @property
     def has_room(self) -> bool:
@@ -155,15 +169,17 @@ class Runs(Generic[Frame]):
     def all(self) -> Sequence[Run[Frame]]:
         return tuple(self._runs.values())
 
-    def check_room_for_subscriber(self) -> None:
-        """Raises `TooMany` if there is none."""
+    def check_room_for_subscriber(self, run: Run[Frame] | None = None) -> None:
+        """Raises `TooMany` if there is none, here or at *run*."""
         if self.subscribers >= self._limits.max_subscribers:
             raise TooMany("subscribers", self._limits.max_subscribers)
+        if run is not None and run.subscribers >= self._limits.max_subscribers_per_run:
+            raise TooMany("subscribers", self._limits.max_subscribers_per_run, whose=Whose.RUN)
 
     @contextmanager
     def reader(self, run: Run[Frame], seq: int = 0) -> Iterator[Reader[Frame]]:
         """Subscribe to *run* from frame *seq* on, until the block is left. Raises `TooMany`."""
-        self.check_room_for_subscriber()
+        self.check_room_for_subscriber(run)
         self.subscribers += 1
         run.subscribers += 1
         try:
@@ -201,9 +217,9 @@ class Runs(Generic[Frame]):
         run.ask(reason)
         return not run.ended.is_set()
 
-    def stop_unborn(self, run_id: str) -> None:
-        """Remember for a minute that *run_id*, which nobody knows here, must not start."""
-        self._tombstones.add(run_id, asyncio.get_running_loop().time())
+    def stop_unborn(self, run_id: str, owner: str = "") -> None:
+        """Remember for a minute that the owner's *run_id*, which nobody knows here, must not start."""
+        self._tombstones.add((owner, run_id), asyncio.get_running_loop().time())
 
     async def drain(self, grace_s: float, limit_s: float) -> bool:
         """Admit nothing more; let the live runs go on for *grace_s*, then stop them and wait up to *limit_s*.
@@ -276,6 +292,9 @@ class Runs(Generic[Frame]):
         if not line:
             del self._lines[run.session_id]
         self.live_count -= 1
+        self._live_by_owner[run.owner] -= 1
+        if not self._live_by_owner[run.owner]:
+            del self._live_by_owner[run.owner]
         if not self.live_count:
             self._quiet.set()
 

@@ -8,33 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from odysseus.agent import Agent, AgentLimits
 from odysseus.approvals import Approvals, Verdict
 from odysseus.errors import InvalidField, NotFound, StoreError
-from odysseus.events import ApprovalRequest, Ended, Snapshot, snapshot_frames
+from odysseus.events import Ended, Snapshot, snapshot_frames
 from odysseus.generation import Generation
-from odysseus.messages import Message, Mode, Turn, new_id
+from odysseus.messages import Message, Mode, Session, Turn, new_id
 from odysseus.replay import END, event_id, next_seq
 from odysseus.run import IfBusy, Run, Sink
 from odysseus.runs import Runs
 from odysseus.saves import Saves
-from odysseus.states import Status, StopReason
+from odysseus.states import Status
 from odysseus.store import Store
+from odysseus.stream_status import StreamStatus, generation_of, status_of_answer, status_of_run
 from odysseus.tasks import Tasks
 from odysseus.tools import Caller
 from odysseus.tools.toolbox import Toolbox
 from odysseus.upstream import Upstream
 from odysseus.upstream.catalog import Catalog
 
-__all__ = ["Receipt", "Request", "Service", "StreamStatus", "generation_of", "snapshot_of"]
+__all__ = ["Receipt", "Request", "Service", "snapshot_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A turn as it was asked for. None means: the session's own, then the service's."""
 
+    owner: str
     text: str
     session_id: str | None = None
     model: str | None = None
@@ -56,24 +57,6 @@ class Receipt:
     message_id: str
     chars: int
     upstream_closed_ms: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamStatus:
-    run_id: str
-    status: Status
-    stop_reason: StopReason | None
-    detached: bool
-    mode: Mode
-    model: str
-    events: int | None
-    """None when the process that knew died."""
-    last_event_id: str | None
-    subscribers: int
-    approvals: Sequence[ApprovalRequest] = ()
-    """The tool calls that wait for a decision."""
-    started_at: datetime
-    ended_at: datetime | None
 
 
 class Service:
@@ -116,6 +99,7 @@ class Service:
                 turn.session_id,
                 generation.stream_with_save(),
                 run_id=turn.run_id,
+                owner=turn.owner,
                 if_busy=request.if_busy,
                 opening=generation.opening,
                 closing=generation.closing,
@@ -143,6 +127,7 @@ class Service:
             generation.stream_with_save(),
             sink,
             run_id=turn.run_id,
+            owner=turn.owner,
             if_busy=request.if_busy,
             opening=generation.opening,
             closing=generation.closing,
@@ -156,7 +141,7 @@ class Service:
             return None
         found: Run[bytes] | Message | None = self.runs.get(request.run_id)
         if found is None:
-            stored = await self.store.answer_of(request.run_id)
+            stored = await self.store.answer_of(request.run_id, request.owner)
             found = self.runs.get(request.run_id) or stored  # it may have begun while the store was asked
         if found is not None:
             _check_session(found, request)
@@ -165,13 +150,15 @@ class Service:
         return found
 
     async def _turn(self, request: Request, *, detached: bool) -> tuple[Turn, Upstream]:
-        session = None if request.session_id is None else await self.store.session(request.session_id)
+        asked = request.session_id
+        session = None if asked is None else await self.store.session(asked, request.owner)
         own_model, own_system = (None, None) if session is None else (session.model, session.system)
         model, upstream = await self.catalog.find(request.model or own_model)
         turn = Turn(
             session_id=new_id("ses") if session is None else session.id,
             message_id=new_id("msg"),
             run_id=request.run_id or new_id("run"),
+            owner=request.owner,
             text=request.text,
             model=model,
             mode=request.mode,
@@ -188,14 +175,14 @@ class Service:
         if turn.mode is Mode.CHAT:
             return Generation(turn, upstream, self.store, self._saves)
         approvals = Approvals() if turn.detached else None
-        caller = Caller(turn.session_id)
+        caller = Caller(turn.session_id, turn.owner)
         agent = Agent(upstream, self.toolbox, self._agent_limits, caller, approvals, self._tasks)
         return Generation(turn, agent, self.store, self._saves, approvals)
 
     # Coming back
 
     async def resume(
-        self, session_id: str, last_event_id: str | None, run_id: str | None = None
+        self, owner: str, session_id: str, last_event_id: str | None, run_id: str | None = None
     ) -> tuple[Run[bytes], int] | Message | None:
         """Return the run to follow and the first frame to send, or the message that stands in for its lost frames.
 
@@ -203,9 +190,9 @@ class Service:
         Without *run_id* it is the session's current run. Raises `NotFound` for an unknown session or run.
         """
         message = None
-        if (run := self._run_of(session_id, run_id)) is None:
-            message = await self._answer_of(session_id, run_id)
-            run = self._run_of(session_id, run_id)  # it may have begun while the store was asked
+        if (run := self._run_of(owner, session_id, run_id)) is None:
+            message = await self._answer_of(owner, session_id, run_id)
+            run = self._run_of(owner, session_id, run_id)  # it may have begun while the store was asked
         if run is not None:
             await run.wait_accepted()
             seq = next_seq(last_event_id, run.id, len(run.log))
@@ -215,85 +202,59 @@ class Service:
             return None
         return message
 
-    def _run_of(self, session_id: str, run_id: str | None) -> Run[bytes] | None:
+    def _run_of(self, owner: str, session_id: str, run_id: str | None) -> Run[bytes] | None:
         run = self.runs.current(session_id) if run_id is None else self.runs.get(run_id)
-        return run if run is not None and run.session_id == session_id else None
+        return run if run is not None and (run.session_id, run.owner) == (session_id, owner) else None
 
-    async def _answer_of(self, session_id: str, run_id: str | None) -> Message | None:
-        await self.store.session(session_id)
+    async def _answer_of(self, owner: str, session_id: str, run_id: str | None) -> Message | None:
+        await self.store.session(session_id, owner)
         if run_id is None:
             return await self.store.latest_answer(session_id)
-        message = await self.store.answer_of(run_id)
+        message = await self.store.answer_of(run_id, owner)
         if message is None or message.session_id != session_id:
             raise NotFound("run")
         return message
 
-    async def status(self, session_id: str) -> StreamStatus:
+    async def status(self, owner: str, session_id: str) -> StreamStatus:
         """Describe the session's latest run. Raises `NotFound` if the session is unknown or never streamed."""
         message = None
         if (run := self.runs.latest(session_id)) is None:
+            await self.store.session(session_id, owner)
             message = await self.store.latest_answer(session_id)
             run = self.runs.latest(session_id)  # it may have begun while the store was asked
         if run is not None:
-            generation, events = generation_of(run), len(run.log)
-            turn, approvals = generation.turn, generation.approvals
-            return StreamStatus(
-                run_id=run.id,
-                status=run.status,
-                stop_reason=run.stop_reason,
-                detached=run.detached,
-                mode=turn.mode,
-                model=turn.model,
-                events=events,
-                last_event_id=event_id(run.id, events - 1) if events else None,
-                subscribers=run.subscribers,
-                approvals=() if approvals is None else approvals.waiting(),
-                started_at=run.started_at,
-                ended_at=run.ended_at,
-            )
+            _check_owner(run, owner)
+            return status_of_run(run)
         if message is None:
-            raise NotFound("run: the session is unknown or never streamed")
-        assert message.run_id and message.mode and message.model
-        assert message.detached is not None
-        return StreamStatus(
-            run_id=message.run_id,
-            status=message.status,
-            stop_reason=message.stop_reason,
-            detached=message.detached,
-            mode=message.mode,
-            model=message.model,
-            events=message.events,
-            last_event_id=event_id(message.run_id, message.events - 1) if message.events else None,
-            subscribers=0,
-            started_at=message.created_at,
-            ended_at=message.ended_at,
-        )
+            raise NotFound("run: the session never streamed")
+        return status_of_answer(message)
 
     # Stopping
 
-    async def stop(self, session_id: str, run_id: str | None = None) -> Receipt | None:
+    async def stop(self, owner: str, session_id: str, run_id: str | None = None) -> Receipt | None:
         """Stop what the session runs and withdraw what it queued, or run *run_id* alone; return when it is saved.
 
         None when nothing was running. An id nobody knows yet is remembered, for the request that it overtook. Raises
         `NotFound` for an unknown session, and for a run of another one.
         """
         if run_id is not None:
-            return await self._stop_run(session_id, run_id)
+            return await self._stop_run(owner, session_id, run_id)
         line = self.runs.live(session_id)
         if not line:
-            await self.store.session(session_id)
+            await self.store.session(session_id, owner)
             return None
+        _check_owner(line[0], owner)
         self.runs.stop(session_id)
         for run in line:
             await run.ended.wait()
         return self._receipt(line[0])
 
-    async def _stop_run(self, session_id: str, run_id: str) -> Receipt | None:
+    async def _stop_run(self, owner: str, session_id: str, run_id: str) -> Receipt | None:
         run = self.runs.get(run_id)
         if run is None:
-            self.runs.stop_unborn(run_id)
+            self.runs.stop_unborn(run_id, owner)
             return None
-        if run.session_id != session_id:
+        if (run.session_id, run.owner) != (session_id, owner):
             raise NotFound("run")
         if not self.runs.stop_run(run):
             return None
@@ -312,14 +273,16 @@ class Service:
 
     # Deciding
 
-    async def approve(self, session_id: str, call_id: str, verdict: Verdict) -> None:
+    async def approve(self, owner: str, session_id: str, call_id: str, verdict: Verdict) -> None:
         """Decide whether a tool call that waits for it may be made.
 
         Raises `NotFound` for an unknown session or call, `AlreadyDecided` for a call that no longer waits.
         """
         run = self.runs.current(session_id)
         if run is None:
-            await self.store.session(session_id)
+            await self.store.session(session_id, owner)
+        else:
+            _check_owner(run, owner)
         approvals = None if run is None else generation_of(run).approvals
         if approvals is None:
             raise NotFound("call that waits for approval")
@@ -327,18 +290,34 @@ class Service:
 
     # Sessions
 
-    async def messages(self, session_id: str) -> Sequence[Message]:
-        """Return the session's messages, a streaming one as it is this very moment."""
-        return [self.fresh(message) for message in await self.store.messages(session_id)]
+    async def owner_of(self, session_id: str) -> str:
+        """For what was let in by other means than an account. Raises `NotFound`."""
+        run = self.runs.latest(session_id)
+        return await self.store.owner_of(session_id) if run is None else run.owner
+
+    async def run_of(self, owner: str, session_id: str, run_id: str | None) -> str:
+        """Return the id of the session's detached run that others may watch. Raises `NotFound`."""
+        run = self.runs.latest(session_id) if run_id is None else self._run_of(owner, session_id, run_id)
+        found: Run[bytes] | Message | None = run or await self._answer_of(owner, session_id, run_id)
+        if isinstance(found, Run):
+            _check_owner(found, owner)
+        if found is None or not found.detached:
+            raise NotFound("run: nothing in this session can be watched by others")
+        return found.id if isinstance(found, Run) else str(found.run_id)
+
+    async def session(self, owner: str, session_id: str) -> tuple[Session, Sequence[Message]]:
+        """Return the session and its messages, a streaming one as it is this very moment. Raises `NotFound`."""
+        session = await self.store.session(session_id, owner)
+        return session, [self.fresh(message) for message in await self.store.messages(session_id)]
 
     def active_run(self, session_id: str) -> str | None:
         live = self.runs.live(session_id)
         return live[0].id if live else None
 
-    async def delete_session(self, session_id: str) -> None:
+    async def delete_session(self, owner: str, session_id: str) -> None:
         """Stop the session's runs, then delete it. Raises `NotFound`."""
-        await self.stop(session_id)
-        await self.store.delete_session(session_id)
+        await self.stop(owner, session_id)
+        await self.store.delete_session(session_id, owner)
         self.runs.stop(session_id)  # what began between the two: its answer has no row any more
         self.runs.forget_session(session_id)
 
@@ -351,13 +330,14 @@ class Service:
         return replace(message, content=answer.content, reasoning=answer.reasoning, parts=answer.parts())
 
 
-def generation_of(run: Run[bytes]) -> Generation:
-    """Return what *run* carries: the service starts no other runs."""
-    assert isinstance(run.about, Generation)
-    return run.about
+def _check_owner(run: Run[bytes], owner: str) -> None:
+    if run.owner != owner:
+        raise NotFound("session")
 
 
 def _check_session(found: Run[bytes] | Message, request: Request) -> None:
+    if isinstance(found, Run) and found.owner != request.owner:
+        raise NotFound("run")
     if request.session_id not in (None, found.session_id):
         raise InvalidField("run_id", "belongs to a run of another session")
 

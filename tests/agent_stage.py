@@ -47,7 +47,7 @@ class ScriptedModel:
 
 def tool(name: str, work: Work, *, needs_approval: bool = False) -> Tool:
     async def call(arguments: Mapping[str, Any], caller: Caller) -> str:
-        assert caller == Caller("ses")
+        assert caller == Caller("ses", "ann")
         return await work(arguments)
 
     schema = {"type": "object", "properties": {}}
@@ -77,7 +77,7 @@ class Stage:
         self.tasks = Tasks()
         self.pieces: list[AgentPiece] = []
         self._agent = Agent(
-            model, Toolbox(tools), replace(AgentLimits(), **limits), Caller("ses"), approvals, self.tasks
+            model, Toolbox(tools), replace(AgentLimits(), **limits), Caller("ses", "ann"), approvals, self.tasks
         )
 
     async def play(self, *history: ChatMessage) -> list[AgentPiece]:

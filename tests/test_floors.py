@@ -22,6 +22,7 @@ FLOORS = (
     ("saves", "checkpoints", "lifetime", "conversation", "tools", "approvals"),
     ("agent", "runs"),
     ("generation",),
+    ("stream_status",),
     ("service",),
     ("compares",),
     ("web",),

@@ -69,7 +69,16 @@ def silence() -> Iterator[None]:
 
 
 def _turn(name: str) -> Turn:
-    return Turn(session_id="s", message_id=name, run_id=name, text=name, model="", mode=Mode.CHAT, detached=True)
+    return Turn(
+        session_id="s",
+        message_id=name,
+        run_id=name,
+        owner="ann",
+        text=name,
+        model="",
+        mode=Mode.CHAT,
+        detached=True,
+    )
 
 
 def _final(name: str) -> Final:

@@ -47,7 +47,9 @@ _POSTGRESQL = """
 """
 
 
-async def search(connection: AsyncConnection, text: str, *, limit: int, but_session: str) -> Sequence[Found]:
+async def search(
+    connection: AsyncConnection, text: str, *, limit: int, owner: str, but_session: str
+) -> Sequence[Found]:
     """Do what `Store.search` promises."""
     words = _words(text)
     if not words:
@@ -58,7 +60,7 @@ async def search(connection: AsyncConnection, text: str, *, limit: int, but_sess
     statement = (
         sa.select(messages.c.session_id, sessions.c.title, messages.c.role, messages.c.created_at, head)
         .where(messages.c.n == best.c.n, messages.c.session_id == sessions.c.id)
-        .where(sessions.c.compare_id.is_(None), sessions.c.id != but_session)
+        .where(sessions.c.owner == owner, sessions.c.compare_id.is_(None), sessions.c.id != but_session)
         .order_by(best.c.score.desc(), messages.c.n.desc())
         .limit(limit)
     )

@@ -11,14 +11,15 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from odysseus.answer import with_stopped_results
-from odysseus.errors import AlreadyClaimed, NotFound, StoreError
+from odysseus.errors import NotFound, StoreError
 from odysseus.events import Part
-from odysseus.messages import Compare, Final, Found, Message, Mode, Pane, Role, Session, Turn, new_id, now
+from odysseus.messages import Compare, Final, Found, Message, Mode, Role, Session, Turn, new_id, now
 from odysseus.states import Status, StopReason
 from odysseus.store.batches import Batches
+from odysseus.store.compares import claim, create_compare, read_compare
 from odysseus.store.database import Database
 from odysseus.store.search import search
-from odysseus.store.tables import Id, compare_panes, compares, messages, sessions
+from odysseus.store.tables import Id, messages, sessions
 from odysseus.tasks import Tasks
 
 __all__ = ["Store"]
@@ -54,7 +55,7 @@ class Store:
 
         async def work(connection: AsyncConnection) -> None:
             if turn.claims is not None:
-                await _claim(connection, *turn.claims)
+                await claim(connection, *turn.claims)
             await _take_place(connection, turn)
             user = _row(new_id("msg"), turn, Role.USER, Status.DONE)
             user |= {"content": turn.text, "parts": [{"type": "text", "text": turn.text}]}
@@ -137,22 +138,26 @@ class Store:
         """Return all messages of the session, oldest first."""
         return await self._messages(_OF_SESSION, session=session_id)
 
-    async def answer_of(self, run_id: str) -> Message | None:
-        """Return the answer that run *run_id* made."""
-        found = await self._messages(_OF_RUN, run=run_id)
-        return found[0] if found else None
+    async def answer_of(self, run_id: str, owner: str) -> Message | None:
+        """Return the answer that run *run_id* made. Raises `NotFound` if it is somebody else's."""
+        rows = await self._database.read(lambda connection: connection.execute(_OF_RUN, {"run": run_id}))
+        row = rows.mappings().one_or_none()
+        if row is not None and row["owner"] != owner:
+            raise NotFound("run")
+        return None if row is None else _message(row)
 
     async def latest_answer(self, session_id: str) -> Message | None:
         found = await self._messages(_LATEST_ANSWER, session=session_id)
         return found[0] if found else None
 
-    async def search(self, text: str, *, limit: int, but_session: str) -> Sequence[Found]:
-        """Return up to *limit* ended messages that hold at least one of the first words of *text*, the best first.
+    async def search(self, text: str, *, limit: int, owner: str, but_session: str) -> Sequence[Found]:
+        """Return up to *limit* ended messages of *owner* that hold at least one of the first words of *text*, the best
+        first.
 
         Those of session *but_session* and of compare panes are left out.
         """
         return await self._database.read(
-            lambda connection: search(connection, text, limit=limit, but_session=but_session)
+            lambda connection: search(connection, text, limit=limit, owner=owner, but_session=but_session)
         )
 
     async def _messages(self, statement: sa.Select[Any], **values: str) -> Sequence[Message]:
@@ -161,29 +166,45 @@ class Store:
 
     # Sessions
 
-    async def create_session(self, *, title: str | None, model: str | None, system: str | None) -> Session:
+    async def create_session(self, owner: str, *, title: str | None, model: str | None, system: str | None) -> Session:
         time = now()
-        session = Session(id=new_id("ses"), title=title, model=model, system=system, created_at=time, updated_at=time)
+        session = Session(
+            id=new_id("ses"),
+            owner=owner,
+            title=title,
+            model=model,
+            system=system,
+            created_at=time,
+            updated_at=time,
+        )
         await self._database.write(lambda connection: connection.execute(sessions.insert().values(asdict(session))))
         return session
 
-    async def session(self, session_id: str) -> Session:
+    async def session(self, session_id: str, owner: str) -> Session:
         """Raises `NotFound`."""
-        statement = sa.select(sessions).where(sessions.c.id == session_id)
+        statement = sa.select(sessions).where(_own(session_id, owner))
         rows = await self._database.read(lambda connection: connection.execute(statement))
         row = rows.mappings().one_or_none()
         if row is None:
             raise NotFound("session")
         return Session(**row)
 
-    async def sessions(self, *, limit: int, before: str | None = None) -> Sequence[Session]:
-        """Return up to *limit* sessions, the last used first, that stand after session *before* in this order.
+    async def owner_of(self, session_id: str) -> str:
+        """Raises `NotFound`."""
+        statement = sa.select(sessions.c.owner).where(sessions.c.id == session_id)
+        owner = await self._database.read(lambda connection: connection.scalar(statement))
+        if owner is None:
+            raise NotFound("session")
+        return str(owner)
+
+    async def sessions(self, owner: str, *, limit: int, before: str | None = None) -> Sequence[Session]:
+        """Return up to *limit* of the owner's sessions, the last used first, that stand after *before* in this order.
 
         Sessions of compare panes are left out. Raises `NotFound` for an unknown *before*.
         """
-        statement = sa.select(sessions).where(sessions.c.compare_id.is_(None))
+        statement = sa.select(sessions).where(sessions.c.owner == owner, sessions.c.compare_id.is_(None))
         if before is not None:
-            last = await self.session(before)
+            last = await self.session(before, owner)
             place = sa.tuple_(sessions.c.updated_at, sessions.c.id)
             statement = statement.where(
                 place < sa.tuple_(sa.literal(last.updated_at, sessions.c.updated_at.type), last.id)
@@ -192,83 +213,38 @@ class Store:
         rows = await self._database.read(lambda connection: connection.execute(statement))
         return [Session(**row) for row in rows.mappings()]
 
-    async def change_session(self, session_id: str, **values: str | None) -> Session:
+    async def change_session(self, session_id: str, owner: str, **values: str | None) -> Session:
         """Set some of `title`, `model`, `system`. Raises `NotFound`."""
-        statement = sessions.update().where(sessions.c.id == session_id).values(**values, updated_at=now())
+        statement = sessions.update().where(_own(session_id, owner)).values(**values, updated_at=now())
         if (await self._database.write(lambda connection: connection.execute(statement))).rowcount == 0:
             raise NotFound("session")
-        return await self.session(session_id)
+        return await self.session(session_id, owner)
 
-    async def delete_session(self, session_id: str) -> None:
+    async def delete_session(self, session_id: str, owner: str) -> None:
         """Delete the session and its messages. Raises `NotFound`."""
-        statement = sessions.delete().where(sessions.c.id == session_id)
+        statement = sessions.delete().where(_own(session_id, owner))
         if (await self._database.write(lambda connection: connection.execute(statement))).rowcount == 0:
             raise NotFound("session")
 
     # Compares
 
-    async def create_compare(self, *, prompt: str, mode: Mode, system: str | None, models: Sequence[str]) -> Compare:
+    async def create_compare(
+        self, owner: str, *, prompt: str, mode: Mode, system: str | None, models: Sequence[str]
+    ) -> Compare:
         """Make a compare with one session and one pane a model."""
-        time = now()
-        panes = [
-            Pane(number=number, session_id=new_id("ses"), model=model, claimed=False)
-            for number, model in enumerate(models)
-        ]
-        compare = Compare(id=new_id("cmp"), prompt=prompt, mode=mode, created_at=time, panes=panes)
-        title = _title(prompt)
+        return await self._database.write(
+            lambda connection: create_compare(
+                connection, owner, prompt=prompt, mode=mode, system=system, models=models, title=_title(prompt)
+            )
+        )
 
-        async def work(connection: AsyncConnection) -> None:
-            await connection.execute(compares.insert().values(id=compare.id, prompt=prompt, mode=mode, created_at=time))
-            for pane in panes:
-                session = Session(
-                    id=pane.session_id,
-                    title=title,
-                    model=pane.model,
-                    system=system,
-                    created_at=time,
-                    updated_at=time,
-                    compare_id=compare.id,
-                )
-                await connection.execute(sessions.insert().values(asdict(session)))
-                await connection.execute(
-                    compare_panes.insert().values(
-                        compare_id=compare.id, number=pane.number, session_id=pane.session_id, model=pane.model
-                    )
-                )
-
-        await self._database.write(work)
-        return compare
-
-    async def compare(self, compare_id: str) -> Compare:
+    async def compare(self, compare_id: str, owner: str) -> Compare:
         """Raises `NotFound`."""
+        return await self._database.read(lambda connection: read_compare(connection, compare_id, owner))
 
-        async def work(connection: AsyncConnection) -> Compare:
-            head = (await connection.execute(sa.select(compares).where(compares.c.id == compare_id))).mappings()
-            row = head.one_or_none()
-            if row is None:
-                raise NotFound("compare")
-            panes = await connection.execute(
-                sa.select(compare_panes)
-                .where(compare_panes.c.compare_id == compare_id)
-                .order_by(compare_panes.c.number)
-            )
-            return Compare(
-                id=row["id"],
-                prompt=row["prompt"],
-                mode=Mode(row["mode"]),
-                created_at=row["created_at"],
-                panes=[
-                    Pane(
-                        number=pane["number"],
-                        session_id=pane["session_id"],
-                        model=pane["model"],
-                        claimed=pane["claimed_at"] is not None,
-                    )
-                    for pane in panes.mappings()
-                ],
-            )
 
-        return await self._database.read(work)
+def _own(session_id: str, owner: str) -> sa.ColumnElement[bool]:
+    return sa.and_(sessions.c.id == session_id, sessions.c.owner == owner)
 
 
 def _streaming(message_id: str | sa.BindParameter[str]) -> sa.Update:
@@ -286,7 +262,11 @@ _HISTORY = _OF_SESSION.where(
 _LATEST_ANSWER = (
     _OF_SESSION.where(messages.c.role == Role.ASSISTANT).order_by(None).order_by(messages.c.n.desc()).limit(1)
 )
-_OF_RUN = sa.select(messages).where(messages.c.run_id == sa.bindparam("run", type_=Id))
+_OF_RUN = (
+    sa.select(messages, sessions.c.owner)
+    .join(sessions, sessions.c.id == messages.c.session_id)
+    .where(messages.c.run_id == sa.bindparam("run", type_=Id))
+)
 _ENDING = [field.name for field in fields(Final) if field.name != "message_id"]
 _STREAMING_STILL = (  # locked, where there are locks: whoever else would end them waits
     sa.select(messages.c.id)
@@ -323,31 +303,23 @@ async def _take_place(connection: AsyncConnection, turn: Turn) -> None:
     time, title = now(), _title(turn.text)
     if turn.new_session:
         session = Session(
-            id=turn.session_id, title=title, model=turn.model, system=turn.system, created_at=time, updated_at=time
+            id=turn.session_id,
+            owner=turn.owner,
+            title=title,
+            model=turn.model,
+            system=turn.system,
+            created_at=time,
+            updated_at=time,
         )
         await connection.execute(sessions.insert(), asdict(session))
         return
     used = await connection.execute(
         sessions.update()
-        .where(sessions.c.id == turn.session_id)
+        .where(_own(turn.session_id, turn.owner))
         .values(updated_at=time, title=sa.func.coalesce(sessions.c.title, title))
     )
     if used.rowcount == 0:
         raise NotFound("session")
-
-
-async def _claim(connection: AsyncConnection, compare_id: str, number: int) -> None:
-    claimed = await connection.execute(
-        compare_panes.update()
-        .where(
-            compare_panes.c.compare_id == compare_id,
-            compare_panes.c.number == number,
-            compare_panes.c.claimed_at.is_(None),
-        )
-        .values(claimed_at=now())
-    )
-    if claimed.rowcount == 0:
-        raise AlreadyClaimed
 
 
 def _title(text: str) -> str:

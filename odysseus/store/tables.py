@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-__all__ = ["compare_panes", "compares", "messages", "metadata", "sessions"]
+__all__ = ["compare_panes", "compares", "messages", "metadata", "sessions", "tokens"]
 
 
 class Utc(sa.types.TypeDecorator[datetime]):
@@ -44,7 +44,8 @@ sessions = sa.Table(
     sa.Column("created_at", Utc, nullable=False),
     sa.Column("updated_at", Utc, nullable=False),
     sa.Column("compare_id", Id),
-    sa.Index("sessions_newest", "updated_at", "id"),
+    sa.Column("owner", Id, nullable=False, server_default=""),
+    sa.Index("sessions_of_owner", "owner", "updated_at", "id"),
 )
 
 messages = sa.Table(
@@ -87,6 +88,7 @@ compares = sa.Table(
     sa.Column("prompt", sa.Text, nullable=False),
     sa.Column("mode", sa.Text, nullable=False),
     sa.Column("created_at", Utc, nullable=False),
+    sa.Column("owner", Id, nullable=False, server_default=""),
 )
 
 compare_panes = sa.Table(
@@ -97,4 +99,14 @@ compare_panes = sa.Table(
     sa.Column("session_id", Id, nullable=False),
     sa.Column("model", sa.Text, nullable=False),
     sa.Column("claimed_at", Utc),
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("name", Id, nullable=False),
+    sa.Column("hash", sa.Text, nullable=False),
+    sa.Column("created_at", Utc, nullable=False),
+    sa.Column("revoked_at", Utc),
 )

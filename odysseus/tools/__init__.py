@@ -22,6 +22,7 @@ class Caller:
     """On whose behalf a tool is called."""
 
     session_id: str
+    owner: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

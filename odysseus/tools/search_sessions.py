@@ -17,8 +17,8 @@ __all__ = ["Search", "search_sessions_tool"]
 
 
 class Search(Protocol):
-    async def __call__(self, text: str, *, limit: int, but_session: str) -> Sequence[Found]:
-        """Return the messages that hold a word of *text*, the best match first. Raises `StoreError`."""
+    async def __call__(self, text: str, *, limit: int, owner: str, but_session: str) -> Sequence[Found]:
+        """Return the messages of *owner* that hold a word of *text*, the best match first. Raises `StoreError`."""
 
 
 def search_sessions_tool(search: Search) -> Tool:
@@ -33,7 +33,7 @@ def search_sessions_tool(search: Search) -> Tool:
         are written: give several likely ones, and other forms of them.
         """
         try:
-            found = await search(query, limit=limit, but_session=caller.session_id)
+            found = await search(query, limit=limit, owner=caller.owner, but_session=caller.session_id)
         except StoreError as error:
             raise ToolError("the search isn't available now") from error
         if not found:

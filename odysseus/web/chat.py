@@ -9,14 +9,15 @@ from aiohttp import web
 from odysseus.approvals import Verdict
 from odysseus.messages import Message
 from odysseus.run import Run
-from odysseus.service import Request, generation_of, snapshot_of
+from odysseus.service import Request, snapshot_of
+from odysseus.stream_status import generation_of
 from odysseus.web.errors import json_answer, parse_body
 from odysseus.web.fanout import follow
-from odysseus.web.routes import SERVICE, STREAM, Parameter, Route
+from odysseus.web.routes import SERVICE, STREAM, Parameter, Route, owner_of
 from odysseus.web.schemas import Accepted, Approved, ApproveRequest, ChatRequest, StopOut, StreamStatusOut
 from odysseus.web.stream import EventStream
 
-__all__ = ["ROUTES", "direct"]
+__all__ = ["LAST_EVENT_ID", "ROUTES", "direct", "resumed"]
 
 
 async def chat_stream(request: web.Request) -> web.StreamResponse:
@@ -25,6 +26,7 @@ async def chat_stream(request: web.Request) -> web.StreamResponse:
     if body.compare_mode and as_json:
         raise web.HTTPNotAcceptable
     asked = Request(
+        owner=owner_of(request),
         text=body.message,
         session_id=body.session_id,
         model=body.model,
@@ -74,10 +76,13 @@ async def _snapshot(request: web.Request, message: Message) -> web.StreamRespons
 
 
 async def resume(request: web.Request) -> web.StreamResponse:
+    return await resumed(request, request.match_info["session_id"], request.query.get("run_id"))
+
+
+async def resumed(request: web.Request, session_id: str, run_id: str | None) -> web.StreamResponse:
+    """Stream what this client lacks of the session's run, or answer 204."""
     last_event_id = request.headers.get("Last-Event-ID") or request.query.get("last_event_id")
-    found = await request.app[SERVICE].resume(
-        request.match_info["session_id"], last_event_id, request.query.get("run_id")
-    )
+    found = await request.app[SERVICE].resume(owner_of(request), session_id, last_event_id, run_id)
     if found is None:
         return web.Response(status=204)
     return await _snapshot(request, found) if isinstance(found, Message) else await follow(request, *found)
@@ -85,21 +90,21 @@ async def resume(request: web.Request) -> web.StreamResponse:
 
 async def stop(request: web.Request) -> web.Response:
     run_id = request.headers.get("X-Odysseus-Run-Id")
-    receipt = await request.app[SERVICE].stop(request.match_info["session_id"], run_id)
+    receipt = await request.app[SERVICE].stop(owner_of(request), request.match_info["session_id"], run_id)
     if receipt is None:
         return json_answer(StopOut(stopped=False), exclude_unset=True)
     return json_answer(StopOut(stopped=True, **asdict(receipt)))
 
 
 async def stream_status(request: web.Request) -> web.Response:
-    status = await request.app[SERVICE].status(request.match_info["session_id"])
+    status = await request.app[SERVICE].status(owner_of(request), request.match_info["session_id"])
     return json_answer(StreamStatusOut.model_validate(status))
 
 
 async def approve(request: web.Request) -> web.Response:
     body = await parse_body(request, ApproveRequest)
     verdict = Verdict(body.decision, body.reason)
-    await request.app[SERVICE].approve(request.match_info["session_id"], body.call_id, verdict)
+    await request.app[SERVICE].approve(owner_of(request), request.match_info["session_id"], body.call_id, verdict)
     return json_answer(Approved(call_id=body.call_id, decision=body.decision))
 
 
@@ -137,6 +142,11 @@ def _q(parameters: list[str]) -> float:
 
 _RUN_ID = Parameter("X-Odysseus-Run-Id", "header", "stop this run only; remembered for a minute if it hasn't arrived")
 
+LAST_EVENT_ID = (
+    Parameter("Last-Event-ID", "header", "the id of the last event seen"),
+    Parameter("last_event_id", "query", "the same, for a page that was reloaded"),
+)
+
 ROUTES = (
     Route(
         method="POST",
@@ -153,8 +163,7 @@ ROUTES = (
         handler=resume,
         summary="Replay the session's run after Last-Event-ID, then go on live; 204 when there is nothing more to get",
         parameters=(
-            Parameter("Last-Event-ID", "header", "the id of the last event seen"),
-            Parameter("last_event_id", "query", "the same, for a page that was reloaded"),
+            *LAST_EVENT_ID,
             Parameter("run_id", "query", "this run of the session, instead of its current one"),
         ),
         answers={200: STREAM, 204: None},

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from odysseus.errors import NotFound
 from odysseus.web.errors import json_answer, parse_body
-from odysseus.web.routes import COMPARES, STREAM, Route
+from odysseus.web.routes import COMPARES, STREAM, Route, owner_of
 from odysseus.web.schemas import CompareAccepted, CompareOut, CompareRequest, PaneNew, PaneOut
 from odysseus.web.stream import EventStream
 
@@ -15,7 +15,7 @@ __all__ = ["ROUTES"]
 
 async def create(request: web.Request) -> web.Response:
     body = await parse_body(request, CompareRequest)
-    compare = await request.app[COMPARES].create(body.message, body.models, body.mode, body.system)
+    compare = await request.app[COMPARES].create(owner_of(request), body.message, body.models, body.mode, body.system)
     panes = [
         PaneNew(session_id=pane.session_id, model=pane.model, stream=f"/api/compare/{compare.id}/{pane.number}")
         for pane in compare.panes
@@ -29,14 +29,15 @@ async def pane(request: web.Request) -> web.StreamResponse:
         raise NotFound("pane")
     stream = EventStream(request)
     try:
-        started = await request.app[COMPARES].pane(request.match_info["compare_id"], int(number), stream)
+        compare_id = request.match_info["compare_id"]
+        started = await request.app[COMPARES].pane(owner_of(request), compare_id, int(number), stream)
     finally:
         stream.end()
     return stream if started else web.Response(status=204)
 
 
 async def results(request: web.Request) -> web.Response:
-    compare, answers = await request.app[COMPARES].results(request.match_info["compare_id"])
+    compare, answers = await request.app[COMPARES].results(owner_of(request), request.match_info["compare_id"])
     panes = [
         PaneOut(
             session_id=pane.session_id,

@@ -20,6 +20,7 @@ from odysseus.errors import (
     AlreadyDecided,
     Busy,
     Draining,
+    Forbidden,
     InvalidField,
     ModelsUnknown,
     NotFound,
@@ -27,6 +28,8 @@ from odysseus.errors import (
     StoppedBeforeStart,
     StoreError,
     TooMany,
+    Unauthorized,
+    Whose,
 )
 from odysseus.tasks import Tasks
 from odysseus.web.routes import STREAMING, is_stream
@@ -39,12 +42,14 @@ _log = logging.getLogger(__name__)
 _Body = TypeVar("_Body", bound=BaseModel)
 
 _STATUS: Mapping[type[RequestError], int] = {
+    Unauthorized: 401,
+    Forbidden: 403,
     InvalidField: 422,
     NotFound: 404,
     AlreadyDecided: 409,
     Busy: 409,
     StoppedBeforeStart: 409,
-    TooMany: 503,
+    TooMany: 429,
     Draining: 503,
     ModelsUnknown: 503,
 }
@@ -131,6 +136,8 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 def _request_error(error: RequestError) -> web.Response:
     status = _STATUS[type(error)]
+    if isinstance(error, TooMany) and error.whose is Whose.SERVICE:
+        status = 503
     if isinstance(error, InvalidField):
         return _error(status, error.code, error.problem, field=error.field)
     if isinstance(error, Busy):
@@ -153,6 +160,8 @@ def _error(
 ) -> web.Response:
     extra = {name: value for name, value in (("field", field), ("run_id", run_id)) if value is not None}
     answer = json_answer(ErrorOut(error=Problem(code=code, message=message, **extra)), status, exclude_unset=True)
+    if status == 401:
+        answer.headers["WWW-Authenticate"] = "Bearer"
     if status in (429, 503):
         answer.headers["Retry-After"] = str(_RETRY_AFTER_S)
     return answer

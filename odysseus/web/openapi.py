@@ -21,6 +21,12 @@ _REF = "#/components/schemas/{model}"
 _PHRASES = {200: "OK", 201: "Created", 202: "Accepted", 204: "Nothing (more) to get", 503: "Not ready"}
 
 
+_SECURITY = {
+    "token": {"type": "http", "scheme": "bearer"},
+    "cookie": {"type": "apiKey", "in": "cookie", "name": "odysseus_token"},
+}
+
+
 def describe(routes: Sequence[Route]) -> bytes:
     """Return the OpenAPI 3.1 document of *routes*, as JSON."""
     models = {model for route in routes for model in _models(route)} | {ErrorOut}
@@ -39,7 +45,7 @@ def describe(routes: Sequence[Route]) -> bytes:
             "openapi": "3.1.0",
             "info": {"title": "Odysseus", "version": odysseus.__version__, "description": odysseus.__doc__},
             "paths": paths,
-            "components": {"schemas": components},
+            "components": {"schemas": components, "securitySchemes": _SECURITY},
         },
         option=orjson.OPT_INDENT_2,
     )
@@ -64,13 +70,22 @@ def _operation(route: Route) -> dict[str, Any]:
         "summary": route.summary,
         "parameters": in_path + others,
         "responses": {
-            **{str(status): _error() for status in route.errors},
+            **{str(status): _error() for status in (*route.errors, *_refusals(route))},
             **{str(status): _answer(status, answer) for status, answer in route.answers.items()},
         },
     }
+    if not route.open:
+        operation["security"] = [{}, *({name: []} for name in _SECURITY)]
     if route.body is not None:
         operation["requestBody"] = {"required": True, "content": _content(route.body)}
     return operation
+
+
+def _refusals(route: Route) -> Sequence[int]:
+    """What is answered before the handler is asked."""
+    if route.open:
+        return ()
+    return (401, 429) if route.method == "GET" else (401, 403, 429)
 
 
 def _answer(status: int, answer: type[BaseModel] | str | None) -> dict[str, Any]:

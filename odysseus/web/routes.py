@@ -9,12 +9,14 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import BaseModel
 
+from odysseus.accounts import Identity
 from odysseus.compares import Compares
 from odysseus.service import Service
 from odysseus.settings import Settings
 
 __all__ = [
     "COMPARES",
+    "IDENTITY",
     "SERVICE",
     "SETTINGS",
     "STREAM",
@@ -22,12 +24,17 @@ __all__ = [
     "Parameter",
     "Route",
     "add_routes",
+    "is_open",
     "is_stream",
+    "owner_of",
 ]
 
 COMPARES = web.AppKey("compares", Compares)
 SERVICE = web.AppKey("service", Service)
 SETTINGS = web.AppKey("settings", Settings)
+
+IDENTITY = web.RequestKey("identity", Identity)
+"""Who asks. Only a route that is open to everybody can do without."""
 
 STREAMING = web.RequestKey("streaming", bool)
 """Set when the answer has begun: an error can't be answered any more."""
@@ -56,6 +63,8 @@ class Route:
     body: type[BaseModel] | None = None
     parameters: Sequence[Parameter] = field(default=())
     errors: Sequence[int] = ()
+    open: bool = False
+    """Whether it answers everybody: the rest wants to know who asks."""
 
     @property
     def streams(self) -> bool:
@@ -64,6 +73,7 @@ class Route:
 
 
 _STREAMS: web.AppKey[frozenset[Handler]] = web.AppKey("streams", frozenset)
+_OPEN: web.AppKey[frozenset[Handler]] = web.AppKey("open", frozenset)
 
 
 def add_routes(app: web.Application, routes: Sequence[Route]) -> None:
@@ -73,7 +83,17 @@ def add_routes(app: web.Application, routes: Sequence[Route]) -> None:
         if route.method == "GET" and not route.streams:
             app.router.add_route("HEAD", route.path, route.handler)
     app[_STREAMS] = frozenset(route.handler for route in routes if route.streams)
+    app[_OPEN] = frozenset(route.handler for route in routes if route.open)
 
 
 def is_stream(request: web.Request) -> bool:
     return request.match_info.handler in request.app[_STREAMS]
+
+
+def is_open(request: web.Request) -> bool:
+    """Also what no route answers: that there is nothing is no secret."""
+    return request.match_info.http_exception is not None or request.match_info.handler in request.app[_OPEN]
+
+
+def owner_of(request: web.Request) -> str:
+    return request[IDENTITY].owner

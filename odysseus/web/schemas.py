@@ -23,6 +23,8 @@ __all__ = [
     "CompareRequest",
     "ErrorOut",
     "Health",
+    "LoginOut",
+    "LoginRequest",
     "MessageOut",
     "Models",
     "PaneOut",
@@ -32,6 +34,8 @@ __all__ = [
     "SessionOut",
     "SessionWithMessages",
     "Sessions",
+    "ShareOut",
+    "ShareRequest",
     "StopOut",
     "StreamStatusOut",
     "ToolOut",
@@ -80,6 +84,15 @@ class ApproveRequest(_In):
     reason: Reason | None = Field(None, description="what the model is told about a denial")
 
 
+class ShareRequest(_In):
+    run_id: RunId | None = Field(None, description="default: the session's latest run")
+    expires_in_s: int = Field(24 * 3600, ge=1, le=30 * 24 * 3600)
+
+
+class LoginRequest(_In):
+    token: str = Field(min_length=1, max_length=8192)
+
+
 class CompareRequest(_In):
     message: Prompt
     models: list[ModelId] = Field(min_length=2, max_length=8)
@@ -126,6 +139,17 @@ class StopOut(_Out):
     message_id: str | None = None
     chars: int | None = Field(None, description="characters of the answer's text alone")
     upstream_closed_ms: float | None = Field(None, description="from the stop to the closing of the model's connection")
+
+
+class ShareOut(BaseModel):
+    run_id: str
+    stream: str = Field(description="the path that an EventSource opens")
+    expires_at: datetime
+
+
+class LoginOut(BaseModel):
+    owner: str
+    expires_at: datetime | None
 
 
 class Approved(_Out):

@@ -7,7 +7,7 @@ from aiohttp import web
 from odysseus.errors import InvalidField
 from odysseus.messages import Session
 from odysseus.web.errors import json_answer, parse_body
-from odysseus.web.routes import SERVICE, Parameter, Route
+from odysseus.web.routes import SERVICE, Parameter, Route, owner_of
 from odysseus.web.schemas import MessageOut, SessionChange, SessionNew, SessionOut, Sessions, SessionWithMessages
 
 __all__ = ["ROUTES"]
@@ -19,7 +19,9 @@ async def create(request: web.Request) -> web.Response:
     body = await parse_body(request, SessionNew)
     if body.model is not None:
         await request.app[SERVICE].catalog.find(body.model)
-    session = await request.app[SERVICE].store.create_session(title=body.title, model=body.model, system=body.system)
+    session = await request.app[SERVICE].store.create_session(
+        owner_of(request), title=body.title, model=body.model, system=body.system
+    )
     return json_answer(_out(request, session), 201)
 
 
@@ -27,15 +29,18 @@ async def listing(request: web.Request) -> web.Response:
     limit = request.query.get("limit", str(_LIMIT))
     if not (limit.isascii() and limit.isdigit() and len(limit) < 6 and 1 <= int(limit) <= _MAX_LIMIT):
         raise InvalidField("limit", f"must be a number from 1 to {_MAX_LIMIT}")
-    sessions = await request.app[SERVICE].store.sessions(limit=int(limit), before=request.query.get("before"))
+    store = request.app[SERVICE].store
+    sessions = await store.sessions(owner_of(request), limit=int(limit), before=request.query.get("before"))
     return json_answer(Sessions(sessions=[_out(request, session) for session in sessions]))
 
 
 async def read(request: web.Request) -> web.Response:
-    service = request.app[SERVICE]
-    session = await service.store.session(request.match_info["id"])
-    messages = [MessageOut.model_validate(message) for message in await service.messages(session.id)]
-    return json_answer(SessionWithMessages(**_out(request, session).model_dump(), messages=messages))
+    session, messages = await request.app[SERVICE].session(owner_of(request), request.match_info["id"])
+    return json_answer(
+        SessionWithMessages(
+            **_out(request, session).model_dump(), messages=[MessageOut.model_validate(message) for message in messages]
+        )
+    )
 
 
 async def change(request: web.Request) -> web.Response:
@@ -44,12 +49,12 @@ async def change(request: web.Request) -> web.Response:
     if body.model is not None:
         await service.catalog.find(body.model)
     changes = {name: getattr(body, name) for name in body.model_fields_set}
-    session = await service.store.change_session(request.match_info["id"], **changes)
+    session = await service.store.change_session(request.match_info["id"], owner_of(request), **changes)
     return json_answer(_out(request, session))
 
 
 async def delete(request: web.Request) -> web.Response:
-    await request.app[SERVICE].delete_session(request.match_info["id"])
+    await request.app[SERVICE].delete_session(owner_of(request), request.match_info["id"])
     return web.Response(status=204)
 
 

@@ -19,11 +19,13 @@ from aiohttp_sse import EventSourceResponse
 
 from odysseus.run import Run
 from odysseus.sse import PING
+from odysseus.web.guard import Guard
 from odysseus.web.pulse import Pulse
-from odysseus.web.routes import SETTINGS, STREAMING
+from odysseus.web.routes import IDENTITY, SETTINGS, STREAMING
 
-__all__ = ["PULSE", "EventStream", "chunk"]
+__all__ = ["GUARD", "PULSE", "EventStream", "chunk"]
 
+GUARD = web.AppKey("guard", Guard)
 PULSE = web.AppKey("pulse", Pulse)
 
 _READY = b": ok\n\n"  # the headers leave with the first bytes of the body, which may be a while
@@ -76,6 +78,7 @@ class EventStream(EventSourceResponse):
         await super().write(_READY)  # with the headers
         self._written += len(_READY)
         self._request.app[PULSE].add(self)
+        self._request.app[GUARD].add(self, self._request[IDENTITY])
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         transport = self._transport
@@ -137,6 +140,7 @@ class EventStream(EventSourceResponse):
         """Stop the pings. The stream itself ends when the handler returns it."""
         if self._transport is not None:
             self._request.app[PULSE].discard(self)
+            self._request.app[GUARD].discard(self)
             if self._transport.get_write_buffer_size():
                 self._watch_over(self._transport)
 

@@ -34,7 +34,7 @@ def new_generation(
     if turn.mode is Mode.CHAT:
         return Generation(turn, model, transcript, saves)
     approvals = Approvals() if turn.detached else None
-    agent = Agent(model, workshop.toolbox, limits, Caller(turn.session_id), approvals, tasks)
+    agent = Agent(model, workshop.toolbox, limits, Caller(turn.session_id, turn.owner), approvals, tasks)
     return Generation(turn, agent, transcript, saves, approvals)
 
 
@@ -64,7 +64,9 @@ class Workshop:
 
     def _tool(self, name: str, *, needs_approval: bool = False) -> Tool:
         async def call(arguments: Mapping[str, Any], caller: Caller) -> str:
-            self.world.expect(caller == Caller(self.turn.session_id), f"{self.turn.run_id}: {name} serves {caller}")
+            self.world.expect(
+                caller == Caller(self.turn.session_id, self.turn.owner), f"{self.turn.run_id}: {name} serves {caller}"
+            )
             work = _work(arguments)
             allowed = self.turn.detached and work.decided is not None and work.allowed
             self.world.expect(allowed or not needs_approval, f"{self.turn.run_id}: {name} works without approval")

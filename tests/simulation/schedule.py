@@ -162,6 +162,7 @@ class Schedule:
             session_id=f"s{rng.randrange(2)}",
             message_id=f"m{nth}",
             run_id=name,
+            owner="ann",
             text=name,
             model="model",
             mode=mode,

@@ -255,6 +255,7 @@ class Simulation:
         frames = generation.stream_with_save()
         hooks: dict[str, Any] = {
             "run_id": call.id,
+            "owner": call.turn.owner,
             "if_busy": call.request.if_busy,
             "opening": opening,
             "closing": closing,
@@ -329,7 +330,7 @@ class Simulation:
             self._note_stop([run])
             self.runs.stop_run(run)
         elif call.task is None:
-            self.runs.stop_unborn(call.id)
+            self.runs.stop_unborn(call.id, call.turn.owner)
 
     def _note_stop(self, runs: Sequence[Run[bytes]]) -> None:
         for call in self.calls:

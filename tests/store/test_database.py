@@ -154,10 +154,10 @@ async def test_the_migrations_make_the_tables_of_the_code(database: Database) ->
 
 
 async def test_opening_again_changes_nothing(url: str, database: Database, store: Store) -> None:
-    session = await store.create_session(title="T", model=None, system=None)
+    session = await store.create_session("ann", title="T", model=None, system=None)
     await opened(url)
     await soon(database.open())
-    assert await store.session(session.id) == session
+    assert await store.session(session.id, "ann") == session
 
 
 OPEN = "import asyncio, sys; from tests.store.test_database import opened; asyncio.run(opened(sys.argv[1]))"
@@ -218,7 +218,7 @@ async def test_sqlite_is_set_up(tmp_path: Path) -> None:
 
 
 async def test_a_transaction_that_fails_is_undone(database: Database, store: Store) -> None:
-    session = await store.create_session(title="T", model=None, system=None)
+    session = await store.create_session("ann", title="T", model=None, system=None)
 
     async def work(connection: AsyncConnection) -> None:
         await connection.execute(sa.text("UPDATE sessions SET title = 'X'"))
@@ -226,7 +226,7 @@ async def test_a_transaction_that_fails_is_undone(database: Database, store: Sto
 
     with pytest.raises(StoreError, match="nowhere"):
         await database.write(work)
-    assert await store.session(session.id) == session
+    assert await store.session(session.id, "ann") == session
 
 
 async def test_closing_waits_for_what_is_under_way(url: str, database: Database, store: Store) -> None:
@@ -252,10 +252,10 @@ async def test_a_server_that_goes_away(postgres: Postgres) -> None:
     database = Database(database_url(postgres.url(name)))
     await database.open()
     store = Store(database)
-    session = await store.create_session(title="T", model=None, system=None)
+    session = await store.create_session("ann", title="T", model=None, system=None)
     hang_up = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
     await postgres.execute(hang_up)
-    assert await soon(store.session(session.id)) == session, "a lost connection is replaced"
+    assert await soon(store.session(session.id, "ann")) == session, "a lost connection is replaced"
     await postgres.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
     await postgres.execute(hang_up)
     try:
@@ -263,6 +263,6 @@ async def test_a_server_that_goes_away(postgres: Postgres) -> None:
             await soon(store.ping())
     finally:
         await postgres.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
-    assert await soon(store.session(session.id)) == session
+    assert await soon(store.session(session.id, "ann")) == session
     await database.close()
     await postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")

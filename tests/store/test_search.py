@@ -28,7 +28,7 @@ async def say(store: Store, number: int, text: str, answer: str | None = None) -
 
 async def found(store: Store, text: str, *, limit: int = 100, but_session: str = "") -> list[str]:
     """Return the sessions of what was found, best first."""
-    return [one.session_id for one in await store.search(text, limit=limit, but_session=but_session)]
+    return [one.session_id for one in await store.search(text, limit=limit, owner="ann", but_session=but_session)]
 
 
 async def indexed(database: Database) -> int:
@@ -48,7 +48,7 @@ async def test_a_question_and_its_answer(store: Store) -> None:
     await say(store, 1, "Where do pelicans nest?", "Pelicans nest on islands.")
     await say(store, 2, "Something else", "Quite")
     answer, question = sorted(
-        await store.search("a Pelican, pelicans!", limit=9, but_session=""), key=lambda one: one.role
+        await store.search("a Pelican, pelicans!", limit=9, owner="ann", but_session=""), key=lambda one: one.role
     )
     assert abs(datetime.now(UTC) - question.created_at) < timedelta(minutes=5)
     assert question == Found(
@@ -76,7 +76,7 @@ async def test_the_best_come_first(store: Store) -> None:
 async def test_what_is_left_out(store: Store) -> None:
     await say(store, 1, "pelicans")
     await say(store, 2, "pelicans")
-    compare = await store.create_compare(prompt="pelicans", mode=Mode.CHAT, system=None, models=["m"])
+    compare = await store.create_compare("ann", prompt="pelicans", mode=Mode.CHAT, system=None, models=["m"])
     await store.begin(turn(3, compare.panes[0].session_id, text="pelicans", claims=(compare.id, 0)))
     assert await found(store, "pelicans", but_session="ses_2") == ["ses_1"]
 
@@ -110,7 +110,7 @@ async def test_words_are_found_wherever_they_stand(store: Store, text: str, quer
 async def test_sqlite_finds_words_without_their_accents(store: Store, database: Database) -> None:
     await say(store, 1, f"{'x ' * 1000}un café")
     assert await found(store, "café") == ["ses_1"]
-    without = await store.search("CAFE", limit=9, but_session="")
+    without = await store.search("CAFE", limit=9, owner="ann", but_session="")
     assert [one.excerpt[-7:] for one in without] == (["un café"] if database.dialect == "sqlite" else [])
 
 
@@ -164,7 +164,7 @@ async def test_only_the_first_words_count(store: Store) -> None:
 async def test_an_excerpt_shows_where_most_words_stand(store: Store) -> None:
     filler = "the lorem\nipsum " * 500
     await say(store, 1, f"{filler}Brown \n\t pelicans nest{filler}")
-    [one] = await store.search("the pelicans, brown", limit=9, but_session="")
+    [one] = await store.search("the pelicans, brown", limit=9, owner="ann", but_session="")
     assert "Brown pelicans nest" in one.excerpt
     assert 250 <= len(one.excerpt) <= 302 and "\n" not in one.excerpt
     assert (one.excerpt[0], one.excerpt[-1]) == ("…", "…")
@@ -172,7 +172,7 @@ async def test_an_excerpt_shows_where_most_words_stand(store: Store) -> None:
 
 async def test_an_excerpt_at_the_end_is_no_shorter(store: Store) -> None:
     await say(store, 1, f"{'lorem ipsum ' * 500}pelicans")
-    [one] = await store.search("pelicans", limit=9, but_session="")
+    [one] = await store.search("pelicans", limit=9, owner="ann", but_session="")
     assert one.excerpt.endswith("ipsum pelicans") and 290 <= len(one.excerpt) <= 302
 
 
@@ -219,15 +219,15 @@ async def test_a_deleted_session_is_forgotten(store: Store, database: Database) 
     await say(store, 1, "brown pelicans", "white pelicans")
     await say(store, 2, "red herons")
     await store.checkpoint("msg_2", "grey herons", "", [])
-    await store.delete_session("ses_2")
-    await store.delete_session("ses_1")
+    await store.delete_session("ses_2", "ann")
+    await store.delete_session("ses_1", "ann")
     assert await found(store, "brown white red grey pelicans herons") == []
     await say(store, 3, "black swans", "mute swans")  # in SQLite, under the numbers of those that went
     assert await found(store, "brown white red grey pelicans herons") == []
     assert await found(store, "black") == await found(store, "mute") == ["ses_3"]
     if database.dialect == "sqlite":
         assert await indexed(database) == 2
-        await store.delete_session("ses_3")
+        await store.delete_session("ses_3", "ann")
         assert await indexed(database) == 0
 
 
@@ -247,7 +247,7 @@ async def test_two_megabytes_are_saved(store: Store, text: str) -> None:
     await say(store, 1, text, f"pelicans {text}")
     assert (await store.messages("ses_1"))[1].content == f"pelicans {text}"
     assert await found(store, "pelicans") == ["ses_1"]
-    await store.delete_session("ses_1")
+    await store.delete_session("ses_1", "ann")
     assert await found(store, "pelicans") == []
 
 
@@ -272,13 +272,15 @@ async def test_messages_from_before_the_index(url: str) -> None:
     await database.write(lambda connection: connection.run_sync(first_migration))
     await database.open()
     store = Store(database)
-    both = await store.search("pelicans", limit=9, but_session="")
+    both = await store.search("pelicans", limit=9, owner="", but_session="")
     assert {one.excerpt for one in both} == {"done pelicans", "stopped pelicans"}
     assert both[0].created_at == datetime(2025, 1, 1, tzinfo=UTC)
+    assert await found(store, "pelicans") == []  # of ann's; what is older than accounts is nobody's
     await store.finish(replace(FINAL, message_id="msg_2", content="late pelicans"))
-    assert await found(store, "late") == ["ses_1"]
-    await store.delete_session("ses_1")
-    assert await found(store, "pelicans done") == []
+    [late] = await store.search("late", limit=9, owner="", but_session="")
+    assert late.excerpt == "late pelicans"
+    await store.delete_session("ses_1", "")
+    assert await store.search("pelicans done", limit=9, owner="", but_session="") == []
     if database.dialect == "sqlite":
         assert await indexed(database) == 0
     await database.close()

@@ -23,6 +23,7 @@ from tests.waiting import at_once, soon
 
 TURN = Turn(
     session_id="ses_1",
+    owner="ann",
     message_id="msg_1",
     run_id="run_1",
     text="Hi\nthere",
@@ -60,7 +61,7 @@ def near_now(time: datetime | None) -> bool:
 
 
 async def answer(store: Store, run_id: str = "run_1") -> Message:
-    message = await store.answer_of(run_id)
+    message = await store.answer_of(run_id, "ann")
     assert message is not None
     return message
 
@@ -94,14 +95,14 @@ async def test_a_turn_begins_whole(store: Store) -> None:
         detached=True,
     )
     assert near_now(user.created_at) and near_now(begun.created_at)
-    session = await store.session("ses_1")
+    session = await store.session("ses_1", "ann")
     assert (session.title, session.model, session.system, session.compare_id) == ("Hi", "m", "Be brief.", None)
 
 
 @pytest.mark.parametrize("failing", ["no session", "the run exists", "the message exists"])
 async def test_a_turn_that_fails_leaves_nothing(store: Store, failing: str) -> None:
     await store.begin(TURN)
-    before = await store.messages("ses_1"), await store.sessions(limit=9)
+    before = await store.messages("ses_1"), await store.sessions("ann", limit=9)
     wrong, error = {
         "no session": (turn(2, "ses_9"), NotFound),
         "the run exists": (turn(2, "ses_2", run_id="run_1", new_session=True), StoreError),
@@ -109,7 +110,7 @@ async def test_a_turn_that_fails_leaves_nothing(store: Store, failing: str) -> N
     }[failing]
     with pytest.raises(error):
         await store.begin(wrong)
-    assert (await store.messages("ses_1"), await store.sessions(limit=9)) == before
+    assert (await store.messages("ses_1"), await store.sessions("ann", limit=9)) == before
     await store.begin(turn(2))
 
 
@@ -226,7 +227,7 @@ async def test_the_order_of_a_session(store: Store) -> None:
         assert [message.content for message in await store.history(turn(number))] == before
     latest = await store.latest_answer("ses_1")
     assert latest is not None and latest.run_id == "run_3"
-    assert [await store.latest_answer("ses_9"), await store.answer_of("run_9")] == [None, None]
+    assert [await store.latest_answer("ses_9"), await store.answer_of("run_9", "ann")] == [None, None]
     assert (await store.messages("ses_9"), await store.history(turn(9, "ses_9"))) == ([], [])
 
 
@@ -241,34 +242,34 @@ async def test_texts_come_back_as_they_were(store: Store, text: str) -> None:
     assert (ended.content, ended.reasoning, ended.parts) == (text, text, final.parts)
     assert (ended.model, ended.finish_reason) == (STRANGE, STRANGE)
     assert (await store.messages("ses_1"))[0].content == text
-    assert (await store.session("ses_1")).system == text
+    assert (await store.session("ses_1", "ann")).system == text
 
 
 # Sessions
 
 
 async def listed(store: Store, limit: int = 100, before: str | None = None) -> list[str]:
-    return [session.id for session in await store.sessions(limit=limit, before=before)]
+    return [session.id for session in await store.sessions("ann", limit=limit, before=before)]
 
 
 async def test_sessions(store: Store) -> None:
-    made = await store.create_session(title="T", model="m", system="S")
-    bare = await store.create_session(title=None, model=None, system=None)
+    made = await store.create_session("ann", title="T", model="m", system="S")
+    bare = await store.create_session("ann", title=None, model=None, system=None)
     assert (made.title, made.model, made.system, made.compare_id) == ("T", "m", "S", None)
     assert near_now(made.created_at) and made.created_at == made.updated_at
-    assert await store.session(made.id) == made
-    assert await store.session(bare.id) == bare
-    changed = await store.change_session(made.id, title=None, model="n")
+    assert await store.session(made.id, "ann") == made
+    assert await store.session(bare.id, "ann") == bare
+    changed = await store.change_session(made.id, "ann", title=None, model="n")
     assert (changed.title, changed.model, changed.system) == (None, "n", "S")
     assert changed.updated_at > made.updated_at and changed.created_at == made.created_at
-    assert await store.session(made.id) == changed
-    assert await store.session(bare.id) == bare
-    await store.delete_session(made.id)
+    assert await store.session(made.id, "ann") == changed
+    assert await store.session(bare.id, "ann") == bare
+    await store.delete_session(made.id, "ann")
     for missing in (
-        store.session(made.id),
-        store.change_session(made.id, title="T"),
-        store.delete_session(made.id),
-        store.sessions(limit=1, before=made.id),
+        store.session(made.id, "ann"),
+        store.change_session(made.id, "ann", title="T"),
+        store.delete_session(made.id, "ann"),
+        store.sessions("ann", limit=1, before=made.id),
     ):
         with pytest.raises(NotFound):
             await missing
@@ -281,7 +282,7 @@ async def test_pages_of_sessions_newest_first(database: Database, store: Store) 
 
     async def work(connection: AsyncConnection) -> None:
         for number, age in enumerate(ages):
-            row = {"id": f"ses_{number}", "created_at": time, "updated_at": time - timedelta(hours=age)}
+            row = {"id": f"ses_{number}", "owner": "ann", "created_at": time, "updated_at": time - timedelta(hours=age)}
             await connection.execute(sessions.insert().values(row))
 
     await database.write(work)
@@ -293,26 +294,26 @@ async def test_pages_of_sessions_newest_first(database: Database, store: Store) 
             assert len(page) <= size
             got += page
         assert got == newest_first
-    assert [session.updated_at.tzinfo for session in await store.sessions(limit=1)] == [UTC]
+    assert [session.updated_at.tzinfo for session in await store.sessions("ann", limit=1)] == [UTC]
 
 
 async def test_what_is_used_comes_first(store: Store) -> None:
-    first, second = [(await store.create_session(title=None, model=None, system=None)).id for _ in range(2)]
+    first, second = [(await store.create_session("ann", title=None, model=None, system=None)).id for _ in range(2)]
     assert await listed(store) == [second, first]
     await store.begin(turn(7, first, text="\n\n  A title \u2028 and more"))
     assert await listed(store) == [first, second]
-    await store.change_session(second, title="Mine")
+    await store.change_session(second, "ann", title="Mine")
     assert await listed(store) == [second, first]
     await store.begin(turn(8, second))
-    assert [(await store.session(id_)).title for id_ in (first, second)] == ["A title", "Mine"]
+    assert [(await store.session(id_, "ann")).title for id_ in (first, second)] == ["A title", "Mine"]
 
 
 async def test_a_deleted_session_takes_its_messages_along(store: Store) -> None:
     await store.begin(TURN)
     await store.begin(turn(2, "ses_2", new_session=True))
-    await store.delete_session("ses_1")
+    await store.delete_session("ses_1", "ann")
     assert await store.messages("ses_1") == []
-    assert await store.answer_of("run_1") is None
+    assert await store.answer_of("run_1", "ann") is None
     assert await store.finish(FINAL) is False
     await store.checkpoint("msg_1", "x", "x", [])
     assert len(await store.messages("ses_2")) == 2
@@ -322,9 +323,9 @@ async def test_a_deleted_session_takes_its_messages_along(store: Store) -> None:
 
 @pytest.mark.parametrize("odd", ["", "a" * 100_000, STRANGE, "'; DROP TABLE sessions; --", "a\0b"])
 async def test_ids_that_cannot_be(store: Store, odd: str) -> None:
-    assert await store.answer_of(odd) is None
+    assert await store.answer_of(odd, "ann") is None
     assert await store.messages(odd) == []
-    for missing in (store.session(odd), store.compare(odd), store.delete_session(odd)):
+    for missing in (store.session(odd, "ann"), store.compare(odd, "ann"), store.delete_session(odd, "ann")):
         with pytest.raises(NotFound):
             await missing
 
@@ -340,7 +341,8 @@ async def test_cancelled_in_mid_transaction(database: Database, store: Store, fa
 
     async def work(connection: AsyncConnection) -> None:
         for number in (1, 2):
-            values = {"id": f"ses_{number}", "created_at": datetime.now(UTC), "updated_at": datetime.now(UTC)}
+            time = datetime.now(UTC)
+            values = {"id": f"ses_{number}", "owner": "ann", "created_at": time, "updated_at": time}
             await connection.execute(sessions.insert().values(values))
             inside.set()
             await go_on.wait()
@@ -357,7 +359,7 @@ async def test_cancelled_in_mid_transaction(database: Database, store: Store, fa
     assert await listed(store) == []
     go_on.set()
     await soon(ended)
-    made = await store.create_session(title=None, model=None, system=None)  # after it, where there is one writer
+    made = await store.create_session("ann", title=None, model=None, system=None)  # after it, where there is one writer
     await database.close()
     assert set(await listed(store)) == {made.id} | (set() if fails else {"ses_1", "ses_2"})
 

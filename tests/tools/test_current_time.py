@@ -36,7 +36,7 @@ async def test_tells_the_time(timezone: str, offset: timedelta) -> None:
 
 async def test_tells_utc_unless_asked() -> None:
     tool = tool_of(current_time)
-    assert (await tool.call({}, Caller("s"))).endswith(", UTC)")
+    assert (await tool.call({}, Caller("s", "ann"))).endswith(", UTC)")
     assert tool.parameters["properties"]["timezone"]["default"] == "UTC"
 
 

@@ -78,7 +78,7 @@ async def test_it_is_a_tool() -> None:
     fetcher = UrlFetcher()
     tool = tool_of(fetcher.fetch_url)
     try:
-        said = await error_of(tool.call({"url": "http://127.0.0.1/"}, Caller("s")))
+        said = await error_of(tool.call({"url": "http://127.0.0.1/"}, Caller("s", "ann")))
     finally:
         await fetcher.close()
     assert (tool.name, tool.parameters["required"]) == ("fetch_url", ["url"])

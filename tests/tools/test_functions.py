@@ -12,7 +12,7 @@ from pydantic import Field
 from odysseus.tools import Caller, Tool, ToolError
 from odysseus.tools.functions import tool_of
 
-CALLER = Caller("session-1")
+CALLER = Caller("session-1", "ann")
 
 
 async def greet(

@@ -82,7 +82,7 @@ def tool(server: McpServer, name: str) -> Tool:
 
 
 async def call(server: McpServer, called: str, /, **arguments: object) -> str:
-    return await soon(tool(server, called).call(arguments, Caller("session")))
+    return await soon(tool(server, called).call(arguments, Caller("session", "ann")))
 
 
 @asynccontextmanager
@@ -127,7 +127,7 @@ async def test_tools_are_listed_and_called(kind: str) -> None:
             await call(server, "echo")
     assert server.tools == ()
     with pytest.raises(ToolError, match="the MCP server srv isn't there"):
-        await echo.call({"text": "hello"}, Caller("session"))
+        await echo.call({"text": "hello"}, Caller("session", "ann"))
 
 
 async def test_settings_choose_tools_and_approvals(caplog: pytest.LogCaptureFixture) -> None:

@@ -25,19 +25,19 @@ FOUND = Found(
 
 class FakeSearch:
     def __init__(self, *found: Found, error: Exception | None = None) -> None:
-        self.asked: list[tuple[str, int, str]] = []
+        self.asked: list[tuple[str, int, str, str]] = []
         self._found = found
         self._error = error
 
-    async def __call__(self, text: str, *, limit: int, but_session: str) -> Sequence[Found]:
-        self.asked.append((text, limit, but_session))
+    async def __call__(self, text: str, *, limit: int, owner: str, but_session: str) -> Sequence[Found]:
+        self.asked.append((text, limit, owner, but_session))
         if self._error is not None:
             raise self._error
         return self._found
 
 
 async def called(search: FakeSearch, **arguments: Any) -> str:
-    return await search_sessions_tool(search).call(arguments, Caller("ses_9"))
+    return await search_sessions_tool(search).call(arguments, Caller("ses_9", "ann"))
 
 
 def test_what_the_model_is_told() -> None:
@@ -53,7 +53,7 @@ def test_what_the_model_is_told() -> None:
 async def test_what_was_found() -> None:
     search = FakeSearch(FOUND, FOUND)
     text = await called(search, query="brown pelicans")
-    assert search.asked == [("brown pelicans", 5, "ses_9")], "the caller's own session is left out"
+    assert search.asked == [("brown pelicans", 5, "ann", "ses_9")], "among the caller's own, without this session"
     assert (
         json.loads(text)
         == [

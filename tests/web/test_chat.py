@@ -373,7 +373,7 @@ async def test_two_sessions_with_one_id_at_once(service: Service) -> None:
     ids = [(await service.call("POST", "/api/sessions", {})).body["id"] for _ in range(2)]
     start = service.app[SERVICE].start
     got = await asyncio.gather(
-        *(start(Request(text="Hi", session_id=id_, run_id="my-run-1")) for id_ in ids), return_exceptions=True
+        *(start(Request(owner="", text="Hi", session_id=id_, run_id="my-run-1")) for id_ in ids), return_exceptions=True
     )
     assert [type(run) for run in got].count(InvalidField) == 1
 

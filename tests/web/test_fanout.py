@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -17,14 +17,16 @@ import aiohttp_sse
 import pytest
 from aiohttp import web
 
+from odysseus.accounts import Identity
 from odysseus.run import Run
 from odysseus.runs import Runs
 from odysseus.settings import Settings
 from odysseus.sse import PING
 from odysseus.web.fanout import Fanout, follow
+from odysseus.web.guard import Guard
 from odysseus.web.pulse import Pulse
-from odysseus.web.routes import SERVICE, SETTINGS
-from odysseus.web.stream import PULSE, chunk
+from odysseus.web.routes import IDENTITY, SERVICE, SETTINGS
+from odysseus.web.stream import GUARD, PULSE, chunk
 from tests.process.raw_client import Client, request
 from tests.waiting import soon, until
 
@@ -43,7 +45,7 @@ class Stage:
 
     def __init__(self, **settings: Any) -> None:
         self.runs: Runs[bytes] = Runs()
-        self.run: Run[bytes] = Run("run_1", "ses_1", detached=True, about=None)
+        self.run: Run[bytes] = Run("run_1", "ses_1", owner="", detached=True, about=None)
         self.frames: list[bytes] = []
         """Those of the run so far."""
         self.transports: list[asyncio.Transport] = []
@@ -52,6 +54,7 @@ class Stage:
         app = web.Application()
         app[SETTINGS] = Settings(**({"ping_interval_s": 1000, "send_timeout_s": 60} | settings))
         app[PULSE] = self.pulse = Pulse(app[SETTINGS].ping_interval_s)
+        app[GUARD] = Guard(self._none_revoked)
         app[SERVICE] = SimpleNamespace(runs=self.runs)  # type: ignore[assignment]
         app.router.add_get("/{seq}", self._follow)
         self.app = app
@@ -98,8 +101,12 @@ class Stage:
         await until(lambda: not self.runs.subscribers and not any(self.pulse._slots))
         assert self.riding == self.run.subscribers == 0
 
+    async def _none_revoked(self, ids: Collection[str]) -> set[str]:
+        return set()
+
     async def _follow(self, request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
+        request[IDENTITY] = Identity("")
         self.transports.append(request.transport)
         if "small" in request.query:
             request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)

@@ -137,11 +137,11 @@ async def test_a_run_that_begins_while_the_store_is_asked(
     verb = "answer_of" if call == "join" else "latest_answer"
     look_up = getattr(store, verb)
 
-    async def slowly(id_: str) -> Message | None:
+    async def slowly(*which: str) -> Message | None:
         if not asked.is_set():
             asked.set()
             await go_on.wait()
-        found: Message | None = await look_up(id_)
+        found: Message | None = await look_up(*which)
         return found
 
     monkeypatch.setattr(store, verb, slowly)
@@ -241,7 +241,7 @@ async def test_what_a_dead_process_left(serve: Serve, tmp_path: Path) -> None:
     store = Store(database)
     await store.begin(
         Turn(
-            session_id="ses_1", message_id="msg_1", run_id="run_1", text="Hi", model="m", mode=Mode.CHAT,
+            session_id="ses_1", message_id="msg_1", run_id="run_1", owner="", text="Hi", model="m", mode=Mode.CHAT,
             detached=True, new_session=True,
         )
     )  # fmt: skip
