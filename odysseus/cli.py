@@ -1,97 +1,139 @@
-"""The command line: `odysseus` serves, `odysseus settings` prints what can be set."""
+"""The command line: what can be called, and with what. The commands themselves are modules of their own.
+
+They are imported when they are called: nobody who chats has to wait until a whole service is loaded.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
+import io
 import logging
-import signal
 import sys
-from collections.abc import Callable, Sequence
-
-from aiohttp import web
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import odysseus
-from odysseus.application import create_runner, drain, log_to_stderr
+from odysseus import tokens
 from odysseus.errors import SettingsError
-from odysseus.settings import Settings
-from odysseus.web.routes import SERVICE
 
-__all__ = ["main", "serve"]
+__all__ = ["main"]
 
-_log = logging.getLogger(__name__)
-
-_PORT_TROUBLE = (errno.EADDRINUSE, errno.EACCES)
-_BACKLOG = 1024  # connections that wait to be accepted: the default of 128 delays a storm of reconnects by a second
+_REFUSED, _INTERRUPTED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="odysseus", description=odysseus.__doc__)
-    parser.add_argument("--version", action="version", version=odysseus.__version__)
-    parser.add_argument("command", nargs="?", choices=("serve", "settings"), default="serve")
-    command: str = parser.parse_args(argv).command
-    if command == "settings":
-        print(Settings.markdown())
-        return 0
-    log_to_stderr()
+    arguments = _parser().parse_args(argv)
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(serve(Settings.load()))
+        code: int = arguments.run(arguments)
     except SettingsError as error:
         print(f"odysseus: {error}", file=sys.stderr)
-        return 2
+        return _REFUSED
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="odysseus", description=odysseus.__doc__)
+    parser.add_argument("--version", action="version", version=odysseus.__version__)
+    parser.set_defaults(run=_serve)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="run the service; this is what happens without a command, too")
+    serve.set_defaults(run=_serve)
+
+    chat = commands.add_parser("chat", help="say something to a running service, and see its answer as it comes")
+    chat.add_argument("message", metavar="MESSAGE", help="what to say; - reads it from stdin")
+    chat.add_argument("--url", type=_url, default="http://127.0.0.1:8080", help="the service's; %(default)s")
+    chat.add_argument("--session", metavar="ID", help="go on with this session, instead of a new one")
+    chat.add_argument("--model", metavar="M", help="default: the session's, then the service's")
+    chat.add_argument("--agent", action="store_true", help="let the model use tools")
+    chat.add_argument("--system", metavar="S", help="the system prompt")
+    chat.add_argument("--token-file", metavar="FILE", type=_token, dest="token", help="the file of an API token")
+    chat.set_defaults(run=_chat)
+
+    tokens.add_parser(commands)
+
+    check = commands.add_parser("check", help="test what `serve` would need, and say what is wrong")
+    check.set_defaults(run=_check)
+
+    settings = commands.add_parser("settings", help="print what can be set")
+    settings.set_defaults(run=_settings)
+    return parser
+
+
+def _serve(_: argparse.Namespace) -> int:
+    from odysseus import serving
+
+    serving.run()
     return 0
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. A second signal cuts the drain's grace short, but no save.
+def _settings(_: argparse.Namespace) -> int:
+    from odysseus.settings import Settings
 
-    Raises `SettingsError` if the service can't start.
-    """
-    runner = await create_runner(settings)
+    print(Settings.markdown())
+    return 0
+
+
+def _chat(arguments: argparse.Namespace) -> int:
+    from odysseus.chat_client import Asked, chat
+    from odysseus.terminal import Screen
+
     try:
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, settings.host, settings.port, backlog=_BACKLOG).start()
-        except OSError as error:
-            name = "ODYSSEUS_PORT" if error.errno in _PORT_TROUBLE else "ODYSSEUS_HOST"
-            address = f"{settings.host}:{settings.port}"
-            raise SettingsError(name, f"can't listen on {address}: {error.strerror}") from error
-        stopped = _signalled(runner.app)
-        _greet(*runner.addresses[0][:2])
-        await stopped.wait()
-        if count := runner.app[SERVICE].runs.live_count:
-            _log.info("going down: %d runs may go on for %g s; a second signal ends them now", count, settings.drain_s)
-        # The listeners are still open: whoever watches a run that may go on can reconnect to it, and stop it.
-        await drain(runner.app)
-    finally:
-        await runner.cleanup()
+        message = sys.stdin.buffer.read().decode().removesuffix("\n") if arguments.message == "-" else arguments.message
+        for text in (message, arguments.system or "", arguments.session or "", arguments.model or ""):
+            text.encode()
+    except UnicodeError:
+        print("odysseus: the message isn't UTF-8", file=sys.stderr)
+        return _REFUSED
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a character its encoding doesn't have is no reason to lose an answer
+        sys.stdout.reconfigure(errors="replace")
+    asked = Asked(
+        url=arguments.url,
+        message=message,
+        session_id=arguments.session,
+        model=arguments.model,
+        agent=arguments.agent,
+        system=arguments.system,
+        token=arguments.token,
+    )
+    return asyncio.run(chat(asked, Screen(sys.stdin, sys.stdout, sys.stderr)))
 
 
-def _signalled(app: web.Application) -> asyncio.Event:
-    stopped = asyncio.Event()
+def _check(_: argparse.Namespace) -> int:
+    from odysseus.check import check
 
-    def on_signal() -> None:
-        if stopped.is_set():
-            app[SERVICE].runs.hurry()
-        stopped.set()
+    async def report() -> bool:
+        good = True
+        async for finding in check():
+            good &= finding.ok
+            print(f"{'ok   ' if finding.ok else 'WRONG'}  {finding.part}: {finding.words}", flush=True)
+        return good
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
-    return stopped
-
-
-def _greet(host: str, port: int) -> None:
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    print(f"Odysseus {odysseus.__version__} listens at {url}\nTry it:\n")
-    print(f"  curl -N {url}/api/chat_stream -H 'Content-Type: application/json' -d '{{\"message\": \"Hello!\"}}'\n")
-    sys.stdout.flush()
+    logging.getLogger("odysseus").addHandler(logging.NullHandler())  # the findings say it all
+    return 0 if asyncio.run(report()) else 1
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _url(text: str) -> str:
     try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or "?" in text or "#" in text:
+        raise argparse.ArgumentTypeError(f"not the URL of a service, such as http://127.0.0.1:8080: {text!r}")
+    return text.rstrip("/")
+
+
+def _token(name: str) -> str:
+    """Return the token in file *name*. On the command line itself it would be in every list of processes."""
+    try:
+        token = Path(name).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"{name} can't be read") from error
+    if not token or not all("!" <= character <= "~" for character in token):
+        raise argparse.ArgumentTypeError(f"{name} doesn't hold a token")
+    return token
