@@ -243,8 +243,9 @@ async def serving(
     It runs at the *near* end of a wire, if there is one.
     """
     host = "127.0.0.1" if near is None else SERVER
+    at = {"host": host, "open_to_network": near is not None}
     command = [*([] if near is None else near.inside), *([*GUNICORN, f"{host}:0"] if way == "gunicorn" else APP)]
-    process = await asyncio.to_thread(Process, command, environment(models, folder, {"host": host} | settings), host)
+    process = await asyncio.to_thread(Process, command, environment(models, folder, at | settings), host)
     if near is not None:
         process.new_socket = near.near_socket
     try:
