@@ -16,6 +16,7 @@ from tests.fake_upstream import Exchange
 from tests.process.models import Cue, Models, words
 from tests.process.raw_client import Cut, frames, request
 from tests.process.service import Service
+from tests.waiting import soon
 
 pytestmark = [
     pytest.mark.process,
@@ -29,11 +30,11 @@ def hold_first(monkeypatch: pytest.MonkeyPatch, verb: str) -> tuple[asyncio.Even
     came, go_on = asyncio.Event(), asyncio.Event()
     original = getattr(Store, verb)
 
-    async def held(store: Store, key: str) -> Message | None:
+    async def held(store: Store, *which: str) -> Message | None:
         if not came.is_set():
             came.set()
             await go_on.wait()
-        found: Message | None = await original(store, key)
+        found: Message | None = await original(store, *which)
         return found
 
     monkeypatch.setattr(Store, verb, held)
@@ -47,7 +48,7 @@ async def test_a_request_that_is_overtaken_by_its_own_retry(
     cue = Cue("Hello")
     body = {"message": models.plan(cue), "run_id": "overtaken"}
     first = asyncio.create_task(service.open("POST", "/api/chat_stream", body))
-    await came.wait()
+    await soon(came.wait())
     retry = await service.open("POST", "/api/chat_stream", body)
     await retry.read_text("Hello")
     go_on.set()
@@ -65,7 +66,7 @@ async def test_a_resume_that_is_overtaken_by_a_start(
     came, go_on = hold_first(monkeypatch, "latest_answer")
     cue, session_id = Cue("Hello"), await service.session()
     resuming = asyncio.create_task(service.resume(session_id))
-    await came.wait()
+    await soon(came.wait())
     client = await service.chat(models.plan(cue), session_id=session_id)
     await client.read_text("Hello")
     go_on.set()

@@ -32,7 +32,8 @@ WRONG: dict[str, dict[str, Any]] = {
     "ODYSSEUS_CONFIG: app.py isn't TOML": {"config": "app.py"},
     "ODYSSEUS_DATABASE_URL: ": {"database_url": "sqlite:////dev/null/x"},
     "ODYSSEUS_DATA_DIR: app.py": {"data_dir": "app.py"},
-    "ODYSSEUS_HOST: ": {"host": "192.0.2.1"},
+    "ODYSSEUS_HOST: ": {"host": "192.0.2.1", "open_to_network": True},
+    "ODYSSEUS_HOST: 0.0.0.0 lets in other machines": {"host": "0.0.0.0"},
 }
 """What is wrong, by what is said of it."""
 
