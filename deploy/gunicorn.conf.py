@@ -24,9 +24,8 @@ _host = f"[{_settings.host}]" if ":" in _settings.host else _settings.host
 bind = f"{_host}:{_settings.port}"
 backlog = 1024
 
-# The longest stop, as in odysseus.service, but with one drain: 1 s until the worker has noticed, DRAIN_S, saves 25 s,
-# clients that don't read 2 s, MCP servers 7 s, saves, a last time, 26 s, model servers 2 s, the database 12 s. What
-# stops gunicorn must wait longer than this.
+# The longest stop, as in odysseus.service, and 1 s until the worker has noticed. What stops gunicorn must wait longer
+# than this.
 graceful_timeout = 90 + int(_settings.drain_s)
 # Not the length of a request: how long the worker may be silent, as it is while it migrates the database at its start,
 # and while it goes down.

@@ -124,7 +124,7 @@ def log_to_stderr() -> None:
 
 
 async def drain(app: web.Application) -> None:
-    """Take no new runs, let the live ones go on for `DRAIN_S`, then stop and save them. Can be repeated."""
+    """Take no new runs, let the live ones go on for `DRAIN_S`, then stop and save them. A second call finds it done."""
     await app[SERVICE].runs.drain(app[SETTINGS].drain_s, _SAVES_S)
 
 

@@ -51,6 +51,7 @@ class Runs(Generic[Frame]):
         self._quiet = asyncio.Event()  # set while no run is live
         self._quiet.set()
         self._grace: asyncio.Timeout | None = None  # while `drain` still lets runs go on
+        self._drained = False
 
     # Starting
 
@@ -224,8 +225,11 @@ class Runs(Generic[Frame]):
     async def drain(self, grace_s: float, limit_s: float) -> bool:
         """Admit nothing more; let the live runs go on for *grace_s*, then stop them and wait up to *limit_s*.
 
-        Returns whether everything has ended. `hurry` cuts the grace short, never the saves.
+        Returns whether everything has ended. `hurry` cuts the grace short, never the saves. A second drain has nothing
+        left to do, and doesn't wait again for what has outlived the first.
         """
+        if self._drained:
+            return self._quiet.is_set()
         self.draining = True
         try:
             async with asyncio.timeout(grace_s) as self._grace:
@@ -241,6 +245,7 @@ class Runs(Generic[Frame]):
                 await self._quiet.wait()
         except TimeoutError:
             _log.error("%d runs were still being saved after %s s", self.live_count, limit_s)
+        self._drained = True
         return self._quiet.is_set()
 
     def hurry(self) -> None:

@@ -77,18 +77,12 @@ def image_environment() -> dict[str, str]:
 # How long a stop takes
 
 
-def longest_stop_s(drain_s: float, drains: int) -> float:
-    """Return what a stop takes where everything waits until its limit.
-
-    `odysseus serve` drains before its listeners close, and once more, for nothing unless a save is stuck, when they
-    have; under gunicorn there is only the second time.
-    """
+def longest_stop_s(drain_s: float) -> float:
+    """Return what a stop takes where everything waits until its limit."""
     last_wait_s = 1  # of `Tasks.drain`, for what it has cancelled
     ends = (mcp._CLOSE_S, application._SAVES_S, client._LINGER_S, store._BATCH_S, database._CLOSE_S)
     return (
-        drains * (drain_s + application._SAVES_S)
-        + 2 * application._CONNECTIONS_S
-        + sum(limit_s + last_wait_s for limit_s in ends)
+        drain_s + application._SAVES_S + 2 * application._CONNECTIONS_S + sum(limit_s + last_wait_s for limit_s in ends)
     )
 
 
@@ -97,7 +91,7 @@ def gunicorn_settings() -> dict[str, Any]:
 
 
 def test_whoever_stops_it_waits_long_enough() -> None:
-    longest_s = longest_stop_s(Settings.model_fields["drain_s"].default, drains=2)
+    longest_s = longest_stop_s(Settings.model_fields["drain_s"].default)
     assert int(unit("TimeoutStopSec")) > longest_s
     assert int(SERVICES["odysseus"]["stop_grace_period"].removesuffix("s")) > longest_s
     assert {int(limit) for limit in re.findall(r"(?:--stop-timeout|GracePeriodSeconds:) (\d+)", DOCUMENT)} == {
@@ -112,7 +106,7 @@ def test_gunicorn_waits_long_enough(monkeypatch: pytest.MonkeyPatch, drain_s: fl
     monkeypatch.setenv("ODYSSEUS_DRAIN_S", str(drain_s))
     settings = gunicorn_settings()
     notices_s = 1  # until the worker looks whether it shall go
-    assert settings["graceful_timeout"] > notices_s + longest_stop_s(drain_s, drains=1)
+    assert settings["graceful_timeout"] > notices_s + longest_stop_s(drain_s)
     assert settings["timeout"] > settings["graceful_timeout"]
     if drain_s <= Settings.model_fields["drain_s"].default:
         assert settings["graceful_timeout"] < int(unit("TimeoutStopSec"))

@@ -293,6 +293,18 @@ async def test_drain_without_runs_is_done() -> None:
 
 
 @virtual
+async def test_a_second_drain_waits_for_nothing() -> None:
+    """It is called twice at a stop: what has outlived the first one's limit isn't waited for again."""
+    runs = Runs[str]()
+    run = Script("a", closing_s=100).start(runs)
+    assert not await runs.drain(1, 3)
+    at = now()
+    assert not await runs.drain(1, 3)
+    assert now() == at
+    await run.ended.wait()
+
+
+@virtual
 async def test_drain_ends_every_line() -> None:
     """Accepted means accepted: what waits is pulled while the grace lasts, then ends like the rest."""
     runs = Runs[str]()
