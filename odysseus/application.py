@@ -16,6 +16,7 @@ from odysseus.accounts.secret import signing_secret
 from odysseus.agent import AgentLimits
 from odysseus.compares import Compares
 from odysseus.data_folder import data_folder
+from odysseus.rates import Rates
 from odysseus.run import Limits
 from odysseus.runs import Runs
 from odysseus.saves import FileSpool, Saves
@@ -34,7 +35,7 @@ from odysseus.upstream.catalog import Catalog
 from odysseus.upstream.client import Client
 from odysseus.upstream.demo import DemoServer
 from odysseus.web import accounts, chat, compare, ops, sessions, share
-from odysseus.web.accounts import ACCOUNTS, PROXIES, knows_who_asks
+from odysseus.web.accounts import ACCOUNTS, PROXIES, RATES, knows_who_asks
 from odysseus.web.errors import errors_as_json, until_answered
 from odysseus.web.guard import Guard
 from odysseus.web.metrics import METRICS, registry
@@ -62,6 +63,7 @@ def create_app(settings: Settings) -> web.Application:
     )
     app[SETTINGS] = settings
     app[PROXIES] = TrustedProxies(settings.trusted_proxies)
+    app[RATES] = Rates(settings.requests_per_minute)
     app[PULSE] = Pulse(settings.ping_interval_s)
     routes = [*chat.ROUTES, *compare.ROUTES, *sessions.ROUTES, *accounts.ROUTES, *share.ROUTES, *ops.ROUTES]
     add_routes(app, routes)

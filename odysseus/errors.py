@@ -12,6 +12,7 @@
     │   ├── AlreadyClaimed       a compare pane is started once
     │   ├── AlreadyDecided       a tool call is approved or denied once
     │   ├── TooMany              a limit is reached: the service's, an account's, a session's, a run's
+    │   ├── TooManyRequests      an account asks too often
     │   ├── Draining             the service is going down
     │   └── ModelsUnknown        no model server has said what it serves
     ├── StoreError               the database failed us
@@ -43,6 +44,7 @@ __all__ = [
     "StoreError",
     "StreamFailed",
     "TooMany",
+    "TooManyRequests",
     "Unauthorized",
     "UpstreamError",
     "Whose",
@@ -186,6 +188,19 @@ class TooMany(RequestError):
 
     def __str__(self) -> str:
         return f"{self.whose} already has {self.limit} {self.what.replace('_', ' ')}; try again soon"
+
+
+class TooManyRequests(RequestError):
+    """The account has used up its *per_minute* requests; the next one is allowed after *retry_after_s* seconds."""
+
+    code = "too_many_requests"
+
+    def __init__(self, per_minute: int, retry_after_s: float) -> None:
+        super().__init__(per_minute, retry_after_s)
+        self.per_minute, self.retry_after_s = per_minute, retry_after_s
+
+    def __str__(self) -> str:
+        return f"your account may send {self.per_minute} requests a minute; try again when Retry-After says"
 
 
 class Draining(RequestError):

@@ -208,6 +208,7 @@ class Settings(BaseSettings):
     max_log_bytes: Count = Field(32 * 1024 * 1024, description="a run whose frames exceed it is stopped, `log_limit`")
     max_runs: Count = Field(1000, description="live runs at once; then 503 `too_many_runs`")
     max_runs_per_owner: Count = Field(100, description="an account's live runs at once; then 429 `too_many_runs`")
+    requests_per_minute: Count = Field(600, description="of an account; then 429 `too_many_requests`")
     max_queued: Count = Field(10, description="runs that wait in a session's line; then 429 `too_many_queued_runs`")
     max_subscribers: Count = Field(20_000, description="subscribers at once; then 503 `too_many_subscribers`")
     max_subscribers_per_run: Count = Field(5000, description="of one run; then 429 `too_many_subscribers`")

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "odysseus"
 
 GROUND = (
-    ("sse", "replay", "states", "tombstones", "storable"),
+    ("sse", "replay", "states", "tombstones", "storable", "rates"),
     ("errors", "events", "transcript"),
     ("messages", "answer", "settings"),
 )

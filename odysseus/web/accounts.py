@@ -5,6 +5,7 @@ A cookie is sent by the browser whoever made the page, so a request that changes
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 
 from aiohttp import web
@@ -12,16 +13,19 @@ from aiohttp.typedefs import Handler, Middleware
 
 from odysseus.accounts import Accounts, Identity
 from odysseus.accounts.proxies import TrustedProxies
-from odysseus.errors import Forbidden, InvalidField, Unauthorized
+from odysseus.errors import Forbidden, InvalidField, TooManyRequests, Unauthorized
 from odysseus.messages import now
+from odysseus.rates import Rates
 from odysseus.web.errors import json_answer, parse_body
 from odysseus.web.routes import IDENTITY, SETTINGS, Route, is_open
 from odysseus.web.schemas import LoginOut, LoginRequest
 
-__all__ = ["ACCOUNTS", "PROXIES", "ROUTES", "knows_who_asks"]
+__all__ = ["ACCOUNTS", "PROXIES", "RATES", "ROUTES", "knows_who_asks"]
 
 ACCOUNTS = web.AppKey("accounts", Accounts)
 PROXIES = web.AppKey("proxies", TrustedProxies)
+RATES = web.AppKey("rates", Rates)
+"""How often each owner asks. What is nobody's has no limit here: addresses are for nginx to limit."""
 
 _COOKIE = "odysseus_token"
 _COOKIE_S = 30 * 24 * 3600  # of a token that doesn't expire by itself
@@ -38,6 +42,7 @@ def knows_who_asks(own_origins: Collection[str]) -> Middleware:
             if bearer is None and (bearer := request.cookies.get(_COOKIE)) and request.method not in _SAFE:
                 _check_origin(request, own_origins)
             request[IDENTITY] = await _identify(request, bearer)
+            _check_rate(request)
         return await handler(request)
 
     return middleware
@@ -72,6 +77,14 @@ async def logout(request: web.Request) -> web.Response:
 async def _identify(request: web.Request, bearer: str | None) -> Identity:
     users = request.headers.getall(request.app[SETTINGS].auth_proxy_header, [])
     return await request.app[ACCOUNTS].identify(bearer, users, request.remote)
+
+
+def _check_rate(request: web.Request) -> None:
+    """Raises `TooManyRequests`."""
+    if owner := request[IDENTITY].owner:
+        rates = request.app[RATES]
+        if wait_s := rates.take(owner, asyncio.get_running_loop().time()):
+            raise TooManyRequests(rates.per_minute, wait_s)
 
 
 def _bearer(request: web.Request) -> str | None:

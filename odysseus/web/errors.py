@@ -6,6 +6,7 @@ Nothing of the inside leaves: no traceback, no driver's words, no HTML.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from json import JSONDecodeError
 from typing import TypeVar
@@ -28,6 +29,7 @@ from odysseus.errors import (
     StoppedBeforeStart,
     StoreError,
     TooMany,
+    TooManyRequests,
     Unauthorized,
     Whose,
 )
@@ -50,6 +52,7 @@ _STATUS: Mapping[type[RequestError], int] = {
     Busy: 409,
     StoppedBeforeStart: 409,
     TooMany: 429,
+    TooManyRequests: 429,
     Draining: 503,
     ModelsUnknown: 503,
 }
@@ -142,6 +145,8 @@ def _request_error(error: RequestError) -> web.Response:
         return _error(status, error.code, error.problem, field=error.field)
     if isinstance(error, Busy):
         return _error(status, error.code, str(error), run_id=error.run_id)
+    if isinstance(error, TooManyRequests):
+        return _error(status, error.code, str(error), retry_after_s=math.ceil(error.retry_after_s))
     return _error(status, error.code, str(error))
 
 
@@ -156,12 +161,18 @@ def _http_error(error: web.HTTPException) -> web.Response:
 
 
 def _error(
-    status: int, code: str, message: str, *, field: str | None = None, run_id: str | None = None
+    status: int,
+    code: str,
+    message: str,
+    *,
+    field: str | None = None,
+    run_id: str | None = None,
+    retry_after_s: int = _RETRY_AFTER_S,
 ) -> web.Response:
     extra = {name: value for name, value in (("field", field), ("run_id", run_id)) if value is not None}
     answer = json_answer(ErrorOut(error=Problem(code=code, message=message, **extra)), status, exclude_unset=True)
     if status == 401:
         answer.headers["WWW-Authenticate"] = "Bearer"
     if status in (429, 503):
-        answer.headers["Retry-After"] = str(_RETRY_AFTER_S)
+        answer.headers["Retry-After"] = str(retry_after_s)
     return answer
