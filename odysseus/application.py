@@ -20,8 +20,9 @@ from odysseus.rates import Rates
 from odysseus.run import Limits
 from odysseus.runs import Runs
 from odysseus.saves import FileSpool, Saves
+from odysseus.server_settings import UpstreamSettings
 from odysseus.service import Service
-from odysseus.settings import Settings, UpstreamSettings
+from odysseus.settings import Settings
 from odysseus.store import Database, Store, database_url
 from odysseus.store.tokens import Tokens
 from odysseus.tasks import Tasks

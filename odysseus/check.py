@@ -22,7 +22,8 @@ from yarl import URL
 
 from odysseus.check_database import look_at_database, sqlite_file
 from odysseus.errors import SettingsError
-from odysseus.settings import McpServerSettings, Settings, UpstreamSettings
+from odysseus.server_settings import McpServerSettings, UpstreamSettings
+from odysseus.settings import Settings
 
 __all__ = ["Finding", "check"]
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     HttpUrl,
     SecretStr,
@@ -28,27 +26,14 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from odysseus.errors import SettingsError
+from odysseus.server_settings import Key, McpServerSettings, UpstreamSettings
 
-__all__ = ["McpServerSettings", "Settings", "UpstreamSettings"]
+__all__ = ["Settings"]
 
 _PREFIX = "ODYSSEUS_"
 _CONFIG = f"{_PREFIX}CONFIG"
 _ONLY_IN_FILE = frozenset({"upstreams", "mcp_servers"})
 _SECRET_CHARS = 32  # as many bytes as HS256 signs with
-
-
-def _sendable(key: SecretStr) -> SecretStr:
-    """Return the key without what a file may have put around it. Raises `ValueError` if no header can hold it."""
-    value = key.get_secret_value().strip()
-    if not all("!" <= character <= "~" for character in value):
-        raise ValueError("holds a character that can't be sent")
-    return SecretStr(value)
-
-
-def _header(header: SecretStr) -> SecretStr:
-    """As `_sendable`, but a header's value may be several words, as in `Bearer key`."""
-    words = (_sendable(SecretStr(word)).get_secret_value() for word in header.get_secret_value().split())
-    return SecretStr(" ".join(words))
 
 
 def _unguessable(secret: SecretStr) -> SecretStr:
@@ -73,63 +58,11 @@ def _network(proxy: object) -> IPv4Network | IPv6Network:
 
 Seconds = Annotated[float, Field(gt=0, le=10_000_000)]
 Count = Annotated[int, Field(ge=1)]
-Key = Annotated[SecretStr, AfterValidator(_sendable)]
 Secret = Annotated[SecretStr, AfterValidator(_unguessable)]
-Header = Annotated[SecretStr, AfterValidator(_header)]
 Names = Annotated[tuple[str, ...], NoDecode]
 BuiltIn = Literal["calculator", "current_time", "fetch_url", "search_sessions"]
 Tools = Annotated[tuple[BuiltIn, ...], NoDecode]
 Proxies = Annotated[tuple[IPv4Network | IPv6Network | Literal["unix"], ...], NoDecode, BeforeValidator(_proxies)]
-
-
-class UpstreamSettings(BaseModel):
-    """One model server; in the file, an entry of `[[upstreams]]`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    url: HttpUrl
-    api_key: Key | None = None
-    models: tuple[str, ...] = ()
-
-
-class McpServerSettings(BaseModel):
-    """One MCP server, reached by running *command* (stdio) or at *url* (streamable HTTP); an entry of
-    `[[mcp_servers]]`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]+([_-][A-Za-z0-9]+)*$", max_length=32)]
-    """Its tools are called `name__tool`."""
-    command: str | None = None
-    args: tuple[str, ...] = ()
-    env: Mapping[str, SecretStr] = Field(default_factory=dict)
-    cwd: Path | None = None
-    url: HttpUrl | None = None
-    headers: Mapping[str, Header] = Field(default_factory=dict)
-    tools: tuple[str, ...] | None = None
-    """Those that may be called, by their names at the server; None allows all."""
-    needs_approval: bool | tuple[str, ...] = False
-    """Which of them wait for somebody's approval."""
-
-    @field_validator("needs_approval", mode="plain")
-    @classmethod
-    def _all_or_names(cls, value: object) -> object:
-        if isinstance(value, bool):
-            return value
-        if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
-            return tuple(value)
-        raise ValueError("needs true, false or a list of names")
-
-    @model_validator(mode="after")
-    def _one_transport(self) -> McpServerSettings:
-        if (self.command is None) == (self.url is None):
-            raise ValueError("needs either a command or a url")
-        if self.command is None and (self.args or self.env or self.cwd):
-            raise ValueError("args, env and cwd belong to a command")
-        if self.url is None and self.headers:
-            raise ValueError("headers belong to a url")
-        return self
 
 
 class Settings(BaseSettings):

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "odysseus"
 
 GROUND = (
     ("sse", "replay", "states", "tombstones", "storable", "rates"),
-    ("errors", "events", "transcript"),
+    ("errors", "events", "transcript", "server_settings"),
     ("messages", "answer", "settings"),
 )
 FLOORS = (

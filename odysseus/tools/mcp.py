@@ -22,7 +22,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import TypeAdapter
 
 from odysseus import __version__
-from odysseus.settings import McpServerSettings
+from odysseus.server_settings import McpServerSettings
 from odysseus.tasks import Tasks, look_at
 from odysseus.tools import Caller, Tool, ToolError
 from odysseus.tools.mcp_words import text_of, unique_name

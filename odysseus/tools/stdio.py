@@ -23,7 +23,7 @@ from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCMessage, jsonrpc_message_adapter
 from pydantic import ValidationError
 
-from odysseus.settings import McpServerSettings
+from odysseus.server_settings import McpServerSettings
 from odysseus.tasks import Tasks
 
 __all__ = ["StdioTransport"]

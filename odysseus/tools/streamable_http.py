@@ -10,7 +10,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
 
-from odysseus.settings import McpServerSettings
+from odysseus.server_settings import McpServerSettings
 
 __all__ = ["HttpTransport"]
 

@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 from pytest_aiohttp import AiohttpServer
 
-from odysseus.settings import McpServerSettings
+from odysseus.server_settings import McpServerSettings
 from odysseus.tools import Caller, Tool, ToolError
 from odysseus.tools.mcp import McpServer
 from tests.waiting import at_once, soon, until

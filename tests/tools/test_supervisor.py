@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from odysseus.settings import McpServerSettings
+from odysseus.server_settings import McpServerSettings
 from odysseus.tools import supervisor
 from odysseus.tools.mcp import McpServer
 from tests.waiting import soon, until
@@ -21,7 +21,7 @@ BAD = Path(__file__).parent / "mcp_servers" / "bad.py"
 SUPERVISOR = (sys.executable, "-I", "-S", supervisor.__file__)
 KEEP_A_SERVER = """
 import asyncio, sys, uvloop
-from odysseus.settings import McpServerSettings
+from odysseus.server_settings import McpServerSettings
 from odysseus.tools.mcp import McpServer
 
 async def main() -> None:
