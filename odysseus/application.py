@@ -41,6 +41,7 @@ from odysseus.web.errors import errors_as_json, until_answered
 from odysseus.web.guard import Guard
 from odysseus.web.metrics import METRICS, registry
 from odysseus.web.openapi import describe
+from odysseus.web.origins import Origins
 from odysseus.web.pulse import Pulse
 from odysseus.web.routes import COMPARES, SERVICE, SETTINGS, add_routes
 from odysseus.web.share import SECRET
@@ -58,10 +59,17 @@ _KEEP_ALIVE_S = 75.0  # longer than nginx keeps an idle connection to us, or it 
 def create_app(settings: Settings) -> web.Application:
     """Return the application. Run it with `create_runner`: a plain `run_app` doesn't cancel what clients abandon."""
     tasks = Tasks()
+    origins = Origins(settings.cors_origins)
     app = web.Application(
-        middlewares=[errors_as_json, until_answered(tasks), knows_who_asks(())],
+        middlewares=[
+            origins.answer_preflight,
+            errors_as_json,
+            until_answered(tasks),
+            knows_who_asks(settings.cors_origins),
+        ],
         client_max_size=settings.max_body_bytes,
     )
+    app.on_response_prepare.append(origins.tell)
     app[SETTINGS] = settings
     app[PROXIES] = TrustedProxies(settings.trusted_proxies)
     app[RATES] = Rates(settings.requests_per_minute)

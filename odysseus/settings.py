@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -56,6 +57,26 @@ def _network(proxy: object) -> IPv4Network | IPv6Network:
         raise ValueError(f"needs addresses, networks such as 10.0.0.0/8, or unix: {error}") from None
 
 
+def _origins(value: object) -> object:
+    """Return the origins that *value* names, as browsers write them. Raises `ValueError` with the one that is wrong."""
+    return tuple(map(_origin, value)) if isinstance(value, list | tuple) else value
+
+
+def _origin(entry: object) -> str:
+    if not isinstance(entry, str) or not re.fullmatch(r"https?://[^/?#@*\\\s]+", entry, re.IGNORECASE):
+        any_of = ": each must be named, because their requests may bring a cookie" if "*" in str(entry) else ""
+        raise ValueError(f"needs origins such as https://app.example.com, without a path, not {entry!r}{any_of}")
+    try:
+        return str(HttpUrl(entry)).rstrip("/")  # in lower case, without a default port
+    except ValidationError as error:
+        raise ValueError(f"needs origins such as https://app.example.com, not {entry!r}: {_reason(error)}") from None
+
+
+def _reason(error: ValidationError) -> str:
+    message = error.errors()[0]["msg"]
+    return f"{message[0].lower()}{message[1:]}"
+
+
 Seconds = Annotated[float, Field(gt=0, le=10_000_000)]
 Count = Annotated[int, Field(ge=1)]
 Secret = Annotated[SecretStr, AfterValidator(_unguessable)]
@@ -63,6 +84,8 @@ Names = Annotated[tuple[str, ...], NoDecode]
 BuiltIn = Literal["calculator", "current_time", "fetch_url", "search_sessions"]
 Tools = Annotated[tuple[BuiltIn, ...], NoDecode]
 Proxies = Annotated[tuple[IPv4Network | IPv6Network | Literal["unix"], ...], NoDecode, BeforeValidator(_proxies)]
+
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_origins)]
 
 
 class Settings(BaseSettings):
@@ -105,6 +128,11 @@ class Settings(BaseSettings):
     )
     open_to_network: bool = Field(
         False, description="listen beyond this machine although `AUTH` is `none`, so that anybody may do anything"
+    )
+    cors_origins: Origins = Field(
+        (),
+        description="other origins, comma-separated, such as `https://app.example.com`, whose pages may use the API,"
+        " also with the cookie",
     )
     secret: Secret | None = Field(
         None,
@@ -177,7 +205,9 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, _File(settings_cls)
 
-    @field_validator("upstream_models", "tools", "tools_need_approval", "trusted_proxies", mode="before")
+    @field_validator(
+        "upstream_models", "tools", "tools_need_approval", "trusted_proxies", "cors_origins", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
@@ -284,7 +314,7 @@ def _settings_error(error: ValidationError) -> SettingsError:
     secret = any(word in part for part in (name, *inner) for word in ("key", "secret", "env", "headers"))
     shown = isinstance(first["input"], str | int | float) and not secret
     got = f" (got {str(first['input'])!r})" if shown else ""
-    return SettingsError(setting, f"{first['msg'][0].lower()}{first['msg'][1:]}{got}")
+    return SettingsError(setting, f"{_reason(error)}{got}")
 
 
 def _meant(name: str, known: set[str]) -> str:

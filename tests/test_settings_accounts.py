@@ -30,6 +30,22 @@ def test_trusted_proxies(load: Any, proxies: str | list[str]) -> None:
         assert load("port = 1", ODYSSEUS_TRUSTED_PROXIES=proxies).trusted_proxies == NETWORKS
 
 
+@pytest.mark.parametrize(
+    ("given", "origins"),
+    [
+        ("https://app.example.com", ("https://app.example.com",)),
+        (" http://localhost:3000 ,https://[::1]:8443, ", ("http://localhost:3000", "https://[::1]:8443")),
+        ("HTTPS://App.Example.com:443,http://x:80", ("https://app.example.com", "http://x")),  # as browsers say it
+        ("https://bücher.example", ("https://xn--bcher-kva.example",)),
+        ("", ()),
+    ],
+)
+def test_cors_origins(load: Any, given: str, origins: tuple[str, ...]) -> None:
+    assert load(ODYSSEUS_CORS_ORIGINS=given).cors_origins == origins
+    assert load(f"cors_origins = {given!r}").cors_origins == origins
+    assert load(f"cors_origins = {list(origins)}").cors_origins == origins
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost", "LOCALHOST", "::ffff:127.0.0.1"])
 def test_this_machine_needs_no_accounts(load: Any, host: str) -> None:
     assert load(ODYSSEUS_HOST=host).host == host
@@ -85,6 +101,11 @@ WRONG: list[tuple[str, str, str]] = [
     *(("TRUSTED_PROXIES", value, f"needs addresses, networks such as 10.0.0.0/8, or unix: {problem}")
       for value, problem in (("proxy.example", "'proxy.example' "), ("127.0.0.1, 10.0.0.1/8", "10.0.0.1/8 has host"),
                              ("10.0.0.0/33", "'10.0.0.0/33' "), ("UNIX", "'UNIX' "), ("*", "'*' "))),
+    *(("CORS_ORIGINS", f"https://app.example.com,{value}", f"without a path, not {value!r}")
+      for value in ("https://app.example.com/", "https://x/y", "app.example.com", "ftp://x", "null", "https://",
+                    "https://u:p@x", "https://x?y", "https://x#y", "https://a b")),
+    *(("CORS_ORIGINS", value, f"not {value!r}: each must be named") for value in ("*", "https://*.example.com")),
+    *(("CORS_ORIGINS", value, f"not {value!r}: input should") for value in ("https://x:99999", "https://[::1")),
     *(("OPEN_TO_NETWORK", value, "boolean") for value in ("maybe", "2")),
 ]  # fmt: skip
 
@@ -104,6 +125,8 @@ def test_a_wrong_variable_is_named(load: Any, name: str, value: str, problem: st
         ("trusted_proxies = [5]", "trusted_proxies", "'5'"),
         ("trusted_proxies = 5", "trusted_proxies", "tuple"),
         ("trusted_proxies = ['x']", "trusted_proxies", "'x'"),
+        ("cors_origins = [5]", "cors_origins", "not 5"),
+        ("cors_origins = 5", "cors_origins", "tuple"),
         ("auth = 'jwt'\nauth_jwt_issuer = ''", "auth_jwt_issuer", "at least 1"),
         (f"auth = 'jwt'\nauth_jwt_secret = '{SECRET}'\nauth_jwt_jwks = '/x'", "ODYSSEUS_AUTH", "jwt needs either"),
     ],

@@ -1,6 +1,7 @@
 """Who asks: found out before a handler sees the request; and the cookie that lets an `EventSource` say so.
 
-A cookie is sent by the browser whoever made the page, so a request that changes something must come from our own.
+A cookie is sent by the browser whoever made the page, so a request that changes something must come from our own, or
+from one in `CORS_ORIGINS`.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ async def login(request: web.Request) -> web.Response:
     if request.app[SETTINGS].auth not in ("token", "jwt"):
         raise InvalidField("token", "this service knows no tokens")
     if "Origin" in request.headers:
-        _check_origin(request, ())
+        _check_origin(request, request.app[SETTINGS].cors_origins)
     identity = await _identify(request, body.token)
     answer = json_answer(LoginOut(owner=identity.owner, expires_at=identity.expires_at))
     left_s = _COOKIE_S if identity.expires_at is None else int((identity.expires_at - now()).total_seconds())
