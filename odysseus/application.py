@@ -206,6 +206,7 @@ def _limits(settings: Settings) -> Limits:
     return Limits(
         idle_timeout_s=settings.idle_timeout_s,
         wall_clock_timeout_s=settings.wall_clock_timeout_s,
+        unattended_limit_s=settings.unattended_limit_s,
         max_log_bytes=settings.max_log_bytes,
         max_runs=settings.max_runs,
         max_runs_per_owner=settings.max_runs_per_owner,

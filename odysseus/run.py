@@ -39,6 +39,7 @@ class Limits:
 
     idle_timeout_s: float = 900
     wall_clock_timeout_s: float = 7200
+    unattended_limit_s: float | None = None
     max_log_bytes: int = 32 * 1024 * 1024
     max_runs: int = 1000
     max_runs_per_owner: int = 100
@@ -107,6 +108,7 @@ class Run(Generic[Frame]):
         self.entered = False  # the pulling task has made its first step
         self.cancelled_by_us = False
         self.last_frame_at = 0.0
+        self.unwatched_since = 0.0  # when it was first pulled, or the last subscriber left after that
         self._loop = asyncio.get_running_loop()  # to ask for it costs a system call, and a frame has none to spare
         self.outlet: Outlet[Frame] | None = None
         self._waiters: set[asyncio.Future[None]] = set()

@@ -188,6 +188,7 @@ class Runs(Generic[Frame]):
         finally:
             self.subscribers -= 1
             run.subscribers -= 1
+            run.unwatched_since = asyncio.get_running_loop().time()
             if run.overdue and not run.subscribers:
                 self._evict(run)
 

@@ -150,6 +150,9 @@ class Settings(BaseSettings):
     upstream_silence_s: Seconds = Field(120, description="limit between two bytes; then `upstream_timeout`")
     idle_timeout_s: Seconds = Field(900, description="a run without any frame for so long is stopped, `idle_timeout`")
     wall_clock_timeout_s: Seconds = Field(7200, description="a run is stopped after so long, `wall_clock_timeout`")
+    unattended_limit_s: Seconds | None = Field(
+        None, description="a detached run that nobody has watched for so long is stopped, `unattended`; unset: none is"
+    )
     tools: Tools = Field(
         ("calculator", "current_time", "search_sessions"),
         description="built-in tools of agent mode, comma-separated, or `none`; `fetch_url` (public web pages) is off",

@@ -27,6 +27,7 @@ class StopReason(StrEnum):
     IDLE_TIMEOUT = "idle_timeout"
     WALL_CLOCK_TIMEOUT = "wall_clock_timeout"
     LOG_LIMIT = "log_limit"
+    UNATTENDED = "unattended"
     UPSTREAM_ERROR = "upstream_error"
     INTERNAL_ERROR = "internal_error"
     SHUTDOWN = "shutdown"
@@ -41,6 +42,7 @@ _STATUS_OF: Mapping[StopReason | None, Status] = {
     StopReason.IDLE_TIMEOUT: Status.STOPPED,
     StopReason.WALL_CLOCK_TIMEOUT: Status.STOPPED,
     StopReason.LOG_LIMIT: Status.STOPPED,
+    StopReason.UNATTENDED: Status.STOPPED,
     StopReason.UPSTREAM_ERROR: Status.ERROR,
     StopReason.INTERNAL_ERROR: Status.ERROR,
     StopReason.SHUTDOWN: Status.INTERRUPTED,

@@ -1,10 +1,9 @@
-"""How runs end: stops and cancels at every step of both lifetimes, failing sources and clients, watchdogs."""
+"""How runs end: stops and cancels at every step of both lifetimes, failing sources and clients."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
 
 import pytest
 
@@ -204,53 +203,6 @@ async def test_the_log_limit(limit: int, frames: int, direct: bool) -> None:
     assert script.notes[-3:] == ["closed", "closing", "saved"]
     await run.ended.wait()
     await assert_at_rest(runs)
-
-
-IDLE, WALL = StopReason.IDLE_TIMEOUT, StopReason.WALL_CLOCK_TIMEOUT
-WATCHED: dict[str, tuple[Limits, dict[str, Any], StopReason | None, float]] = {
-    "frames postpone": (Limits(idle_timeout_s=1), {"frames": "abcdef", "pause_s": 0.9}, None, 5.4),
-    "silence at the start": (Limits(idle_timeout_s=1), {"pause_s": 9}, IDLE, 1),
-    "silence in the middle": (Limits(idle_timeout_s=1), {"ends": ...}, IDLE, 1.3),
-    "a late frame": (Limits(idle_timeout_s=1), {"pause_s": 0.95, "ends": ...}, IDLE, 3.85),
-    "too long": (Limits(wall_clock_timeout_s=2), {"frames": "a" * 99, "pause_s": 0.3}, WALL, 2),
-    "in time": (Limits(wall_clock_timeout_s=2), {"pause_s": 0.6}, None, 1.8),
-    "whichever is first": (Limits(idle_timeout_s=1, wall_clock_timeout_s=1.25), {"ends": ...}, WALL, 1.25),
-}
-
-
-@pytest.mark.parametrize("case", WATCHED)
-@LIFETIMES
-@virtual
-async def test_the_watchdogs(case: str, direct: bool) -> None:
-    limits, what, reason, ended_at = WATCHED[case]
-    runs, script = Runs[str](limits), Script(**what)
-    if direct:
-        await script.direct(runs, Client())
-    else:
-        await script.start(runs).task
-    assert [ending.stop_reason for ending, _ in script.endings] == [reason]
-    assert script.at("closed") == script.at("closing") == ended_at
-
-
-@virtual
-async def test_a_stuck_client_is_silence() -> None:
-    runs, script = Runs[str](Limits(idle_timeout_s=1)), Script("abc")
-    caller = asyncio.create_task(script.direct(runs, Client(pause_s=5)))
-    await asyncio.sleep(7)
-    assert [ending.stop_reason for ending, _ in script.endings] == [IDLE]
-    assert script.at("closed") == 6.1  # opened after 5 s, the frame came 0.1 s later
-    assert (await caller).ended.is_set()
-
-
-@virtual
-async def test_the_watchdogs_sleep_while_a_run_waits() -> None:
-    runs = Runs[str](Limits(idle_timeout_s=1, wall_clock_timeout_s=2))
-    Script("abc", pause_s=0.6, closing_s=30).start(runs, "first")
-    second = Script("a", pause_s=0.9, opening_s=5).start(runs, if_busy=IfBusy.QUEUE)
-    await second.task
-    assert (second.stop_reason, now()) == (None, 32.7)
-    await asyncio.sleep(5)  # nor do they stay when it has ended
-    assert second.status == "done"
 
 
 async def rude() -> AsyncGenerator[str, None]:

@@ -16,6 +16,7 @@ TABLE: dict[str, list[str | None]] = {
         "idle_timeout",
         "wall_clock_timeout",
         "log_limit",
+        "unattended",
     ],
     "error": ["upstream_error", "internal_error"],
     "interrupted": ["shutdown", "node_lost"],

@@ -238,6 +238,22 @@ async def test_limits(serve: Serve, upstream: FakeUpstream, settings: Any, scrip
     assert reason != "log_limit" or 2000 < len(b"".join(stream.frames)) < 4000
 
 
+async def test_an_unattended_run(serve: Serve, upstream: FakeUpstream) -> None:
+    upstream.script = say("Hi", done=False)
+    service = await serve(unattended_limit_s=0.3)
+    watched, alone = await service.chat(), await service.accepted()
+    await soon(service.app[SERVICE].runs.get(alone["run_id"]).task)
+    answer = await service.answer(alone["session_id"])
+    assert (answer["content"], answer["status"], answer["stop_reason"]) == ("Hi", "stopped", "unattended")
+    await watched.said("Hi")
+    assert (await service.status(watched.session_id))["status"] == "streaming"
+    watched.leave()
+    await soon(service.app[SERVICE].runs.get(watched.run_id).task)
+    assert (await service.status(watched.session_id))["stop_reason"] == "unattended"
+    for exchange in upstream.exchanges:
+        await soon(exchange.closed.wait())
+
+
 async def test_a_subscriber_that_never_reads_costs_the_run_nothing(serve: Serve, upstream: FakeUpstream) -> None:
     """Its connection is cut after SEND_TIMEOUT_S; everybody else has got everything long before."""
     texts = [str(number).ljust(100_000, "x") for number in range(120)]
