@@ -46,6 +46,7 @@ from odysseus.web.pulse import Pulse
 from odysseus.web.routes import COMPARES, SERVICE, SETTINGS, add_routes
 from odysseus.web.share import SECRET
 from odysseus.web.stream import GUARD, PULSE
+from odysseus.webhook import HttpPost, Webhook
 
 __all__ = ["create_app", "create_runner", "drain", "log_to_stderr"]
 
@@ -93,9 +94,10 @@ def create_app(settings: Settings) -> web.Application:
             await recover(store, saves)
             catalog = Catalog([_server(server, settings) for server in await _model_servers(settings, stack)])
             stack.push_async_callback(catalog.close)
+            webhook = _webhook(settings, stack)
             stack.push_async_callback(tasks.drain, _SAVES_S)
             stack.callback(saves.close)
-            runs: Runs[bytes] = Runs(_limits(settings), tasks=tasks)
+            runs: Runs[bytes] = Runs(_limits(settings), tasks=tasks, on_ended=webhook.tell if webhook else None)
             toolbox = await _toolbox(settings, store, stack)
             app[SERVICE] = Service(runs, store, catalog, toolbox, _agent_limits(settings), saves, tasks)
             app[COMPARES] = Compares(app[SERVICE], pane_expiry_s=settings.pane_expiry_s)
@@ -145,6 +147,14 @@ async def recover(store: Store, saves: Saves) -> None:
         _log.warning("%d answers of an earlier process went from the spool to the store", spooled)
     if lost := await store.interrupt_streaming(but=await saves.waiting()):
         _log.warning("%d answers of an earlier process were cut short by its death", lost)
+
+
+def _webhook(settings: Settings, stack: AsyncExitStack) -> Webhook | None:
+    if settings.webhook_url is None:
+        return None
+    webhook = Webhook(HttpPost(str(settings.webhook_url)), settings.webhook_key())
+    stack.push_async_callback(webhook.close)
+    return webhook
 
 
 async def _toolbox(settings: Settings, store: Store, stack: AsyncExitStack) -> Toolbox:

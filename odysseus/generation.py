@@ -71,6 +71,8 @@ class Generation:
         """Where the model's tools ask for approval; None if they don't."""
         self.upstream_closed_at: float | None = None
         """Loop time at which the model server's connection was closed; None before, and if it was never asked."""
+        self.timings: Timings | None = None
+        """Set when it has ended, if the model was asked."""
         self._model = model
         self._transcript = transcript
         self._saves = saves
@@ -81,6 +83,11 @@ class Generation:
         self._usage: UsageCount | None = None
         self._asked_at: float | None = None
         self._first_at: float | None = None
+
+    @property
+    def usage(self) -> UsageCount | None:
+        """What the model server has counted so far."""
+        return self._usage
 
     async def opening(self) -> None:
         """Accept the turn: from here on the session holds it, whatever happens. Raises what the store raises."""
@@ -118,7 +125,7 @@ class Generation:
             self.answer.add_tool(result)
             frames.append(self._frames.encode(result))
         error = _error(ending, failure)
-        timings = self._timings()
+        timings = self.timings = self._timings()
         await self._saves.save(
             Final(
                 message_id=self.turn.message_id,

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic
 
@@ -33,7 +33,14 @@ _log = logging.getLogger(__name__)
 class Runs(Generic[Frame]):
     """Every run of this process: admission, subscribers, stop, eviction, drain."""
 
-    def __init__(self, limits: Limits | None = None, *, tasks: Tasks | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        tasks: Tasks | None = None,
+        on_ended: Callable[[Run[Frame]], None] | None = None,
+    ) -> None:
+        """*on_ended* is told of each run that has ended, when it is saved. It doesn't wait."""
         self.draining = False
         self.subscribers = 0
         """Live subscribers over all runs."""
@@ -44,6 +51,7 @@ class Runs(Generic[Frame]):
         """How many runs have ended, and how, since the start."""
         self._limits = limits or Limits()
         self._tasks = tasks or Tasks()
+        self._on_ended: Callable[[Run[Frame]], None] | None = on_ended
         self._runs: dict[str, Run[Frame]] = {}  # by run id, live or within the grace time
         self._latest: dict[str, Run[Frame]] = {}  # by session id, the one admitted last, while it is in `_runs`
         self._lines: dict[str, deque[Run[Frame]]] = {}  # by session id, live ones only; never an empty line
@@ -291,6 +299,11 @@ class Runs(Generic[Frame]):
         asyncio.get_running_loop().call_later(self._limits.replay_grace_s, self._grace_over, run)
         self.endings[Ending(run.stop_reason)] += 1
         _log.info("run %s of session %s ended: %s %s", run.id, run.session_id, run.status, run.stop_reason or "")
+        try:
+            if self._on_ended is not None:
+                self._on_ended(run)
+        except Exception:
+            _log.exception("run %s: whoever is told of its end has failed", run.id)
 
     def _leave_line(self, run: Run[Frame]) -> None:
         line = self._lines[run.session_id]

@@ -9,6 +9,7 @@ import difflib
 import os
 import re
 import tomllib
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -34,6 +35,7 @@ __all__ = ["Settings"]
 _PREFIX = "ODYSSEUS_"
 _CONFIG = f"{_PREFIX}CONFIG"
 _ONLY_IN_FILE = frozenset({"upstreams", "mcp_servers"})
+_BASE64 = "whsec_"
 _SECRET_CHARS = 32  # as many bytes as HS256 signs with
 
 
@@ -133,6 +135,13 @@ class Settings(BaseSettings):
         (),
         description="other origins, comma-separated, such as `https://app.example.com`, whose pages may use the API,"
         " also with the cookie",
+    )
+    webhook_url: HttpUrl | None = Field(
+        None, description="is told of each run that has ended; how it ended, never what was said"
+    )
+    webhook_secret: Secret | None = Field(
+        None,
+        description="what the webhook is signed with, at least 32 characters; after `whsec_` it is base64",
     )
     secret: Secret | None = Field(
         None,
@@ -249,6 +258,24 @@ class Settings(BaseSettings):
             ways = f"set {_PREFIX}AUTH to token, jwt or proxy, or {_PREFIX}OPEN_TO_NETWORK to true"
             raise SettingsError(f"{_PREFIX}HOST", f"{self.host} lets in other machines, without any accounts: {ways}")
         return self
+
+    @model_validator(mode="after")
+    def _webhook_is_whole(self) -> Settings:
+        if (self.webhook_url is None) != (self.webhook_secret is None):
+            missing, there = ("URL", "SECRET") if self.webhook_url is None else ("SECRET", "URL")
+            raise SettingsError(f"{_PREFIX}WEBHOOK_{there}", f"is set, but {_PREFIX}WEBHOOK_{missing} isn't")
+        try:
+            self.webhook_key()
+        except ValueError:
+            raise SettingsError(f"{_PREFIX}WEBHOOK_SECRET", f"needs base64 after {_BASE64}") from None
+        return self
+
+    def webhook_key(self) -> bytes:
+        """Return the bytes to sign with; none if there is no webhook. Source: Standard Webhooks, "Signature scheme"."""
+        secret = self.webhook_secret.get_secret_value() if self.webhook_secret else ""
+        if secret.startswith(_BASE64):
+            return b64decode(secret.removeprefix(_BASE64), validate=True)
+        return secret.encode()
 
     def database(self) -> str:
         """Return the URL of the database: the setting, or that of the file in the data folder."""

@@ -18,7 +18,7 @@ import yaml
 
 import odysseus.store.database as database
 import odysseus.store.store as store
-from odysseus import application
+from odysseus import application, webhook
 from odysseus.errors import SettingsError
 from odysseus.settings import Settings
 from odysseus.tools import mcp
@@ -79,8 +79,8 @@ def image_environment() -> dict[str, str]:
 
 def longest_stop_s(drain_s: float) -> float:
     """Return what a stop takes where everything waits until its limit."""
-    last_wait_s = 1  # of `Tasks.drain`, for what it has cancelled
-    ends = (mcp._CLOSE_S, application._SAVES_S, client._LINGER_S, store._BATCH_S, database._CLOSE_S)
+    last_wait_s = 1  # of `Tasks.drain` and others, for what they have cancelled
+    ends = (mcp._CLOSE_S, application._SAVES_S, client._LINGER_S, webhook._CLOSE_S, store._BATCH_S, database._CLOSE_S)
     return (
         drain_s + application._SAVES_S + 2 * application._CONNECTIONS_S + sum(limit_s + last_wait_s for limit_s in ends)
     )

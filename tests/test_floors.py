@@ -23,7 +23,7 @@ FLOORS = (
     ("agent", "runs"),
     ("generation",),
     ("stream_status",),
-    ("service",),
+    ("service", "webhook"),
     ("compares",),
     ("web",),
     ("application", "tokens", "terminal", "check_database"),

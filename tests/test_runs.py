@@ -13,7 +13,7 @@ import pytest
 
 from odysseus.errors import NotFound, TooMany, UpstreamError
 from odysseus.replay import Frame, event_id
-from odysseus.run import Limits
+from odysseus.run import Limits, Run
 from odysseus.runs import Runs
 from odysseus.states import Ending, StopReason
 from tests.scenes import Client, Script, Steps, assert_at_rest, at_every_step, collect, virtual, watch
@@ -290,6 +290,28 @@ async def test_a_log_is_freed_after_the_grace_time() -> None:
     assert (runs.get("r"), runs.latest("s"), runs.all()) == (None, None, ())
     with pytest.raises(NotFound):
         await collect(runs)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@virtual
+async def test_somebody_is_told_of_each_end(fails: bool) -> None:
+    """When it is saved and counted; of a run that was refused, never. Whatever they do, the run has ended."""
+    told: list[tuple[str, str | None, float, int]] = []
+
+    def on_ended(run: Run[str]) -> None:
+        told.append((run.id, run.stop_reason, now(), runs.endings.total()))
+        if fails:
+            raise ZeroDivisionError
+
+    runs = Runs[str](on_ended=on_ended)
+    stopped = Script(ends=..., closing_s=2).start(runs, "stopped")
+    runs.stop("s")
+    await stopped.task
+    with pytest.raises(ValueError, match="no"):
+        await Script(refuses=ValueError("no")).direct(runs, Client(), "refused")
+    await Script(closing_s=1).direct(runs, Client(), "direct")
+    assert told == [("stopped", "user_stop", 2, 1), ("direct", None, 3.3, 2)]
+    await assert_at_rest(runs)
 
 
 @virtual

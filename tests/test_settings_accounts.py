@@ -87,6 +87,37 @@ def test_secrets_are_not_shown(load: Any) -> None:
     assert KEY not in repr(settings) and KEY not in str(settings)
 
 
+HOOK = {"ODYSSEUS_WEBHOOK_URL": "https://hooks.example/x"}
+
+
+@pytest.mark.parametrize(
+    ("secret", "key"),
+    [(SECRET, SECRET.encode()), ("ü" * 32, "ü".encode() * 32), (f"whsec_{'QUJD' * 8}", b"ABC" * 8)],
+)
+def test_what_a_webhook_is_signed_with(load: Any, secret: str, key: bytes) -> None:
+    settings = load(ODYSSEUS_WEBHOOK_SECRET=secret, **HOOK)
+    assert settings.webhook_key() == key
+    assert secret not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("environment", "setting", "problem"),
+    [
+        (HOOK, "URL", "is set, but ODYSSEUS_WEBHOOK_SECRET isn't"),
+        ({"ODYSSEUS_WEBHOOK_SECRET": SECRET}, "SECRET", "is set, but ODYSSEUS_WEBHOOK_URL isn't"),
+        (HOOK | {"ODYSSEUS_WEBHOOK_SECRET": KEY}, "SECRET", "needs at least 32 characters"),
+        (HOOK | {"ODYSSEUS_WEBHOOK_SECRET": "whsec_" + "x" * 31}, "SECRET", "needs base64 after whsec_"),
+        (HOOK | {"ODYSSEUS_WEBHOOK_SECRET": "whsec_" + "-" * 32}, "SECRET", "needs base64 after whsec_"),
+        ({"ODYSSEUS_WEBHOOK_URL": "ftp://x", "ODYSSEUS_WEBHOOK_SECRET": SECRET}, "URL", "http"),
+    ],
+)
+def test_half_a_webhook(load: Any, environment: dict[str, str], setting: str, problem: str) -> None:
+    error = refusal(load, None, environment)
+    assert error.setting == f"ODYSSEUS_WEBHOOK_{setting}"
+    assert problem in error.problem
+    assert KEY not in str(error)
+
+
 WRONG: list[tuple[str, str, str]] = [
     *(("AUTH", value, "'none', 'token', 'jwt' or 'proxy'") for value in ("None", "basic", "token,jwt", "true")),
     ("AUTH", "jwt", "jwt needs either ODYSSEUS_AUTH_JWT_SECRET or ODYSSEUS_AUTH_JWT_JWKS"),

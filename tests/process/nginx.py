@@ -29,7 +29,7 @@ from tests.process.raw_client import LIMIT_S
 from tests.process.service import Answer
 from tests.process.tls_client import HOST, TlsService
 
-__all__ = ["FROM_ANYWHERE", "Nginx", "check_error", "in_front_of"]
+__all__ = ["FROM_ANYWHERE", "Nginx", "check_error", "in_front_of", "write_certificate"]
 
 _NAMES = (HOST, "localhost")  # in its configuration and in its certificate
 
@@ -59,7 +59,7 @@ class Nginx:
         ]
         self._process: subprocess.Popen[bytes] | None = None
         folder.chmod(0o755)  # as root it changes to a user of its own, who must find its files
-        _write_certificate(folder)
+        write_certificate(folder)
         (folder / "nginx.conf").write_text(self._configuration())
 
     def check(self) -> str:
@@ -191,7 +191,7 @@ def _free_ports(count: int) -> list[int]:
         return [sock.getsockname()[1] for sock in sockets]
 
 
-def _write_certificate(folder: Path) -> None:
+def write_certificate(folder: Path) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _NAMES[0])])
     now = datetime.datetime.now(datetime.UTC)
