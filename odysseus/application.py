@@ -36,7 +36,7 @@ from odysseus.upstream.catalog import Catalog
 from odysseus.upstream.client import Client
 from odysseus.upstream.demo import DemoServer
 from odysseus.web import accounts, chat, compare, ops, sessions, share
-from odysseus.web.accounts import ACCOUNTS, PROXIES, RATES, knows_who_asks
+from odysseus.web.accounts import ACCOUNTS, PROXIES, RATES, let_in
 from odysseus.web.errors import errors_as_json, until_answered
 from odysseus.web.guard import Guard
 from odysseus.web.metrics import METRICS, registry
@@ -65,8 +65,7 @@ def create_app(settings: Settings) -> web.Application:
         middlewares=[
             origins.answer_preflight,
             errors_as_json,
-            until_answered(tasks),
-            knows_who_asks(settings.cors_origins),
+            until_answered(tasks, let_in),
         ],
         client_max_size=settings.max_body_bytes,
     )

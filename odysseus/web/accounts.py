@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Collection
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
 from odysseus.accounts import Accounts, Identity
 from odysseus.accounts.proxies import TrustedProxies
@@ -21,7 +20,7 @@ from odysseus.web.errors import json_answer, parse_body
 from odysseus.web.routes import IDENTITY, SETTINGS, Route, is_open
 from odysseus.web.schemas import LoginOut, LoginRequest
 
-__all__ = ["ACCOUNTS", "PROXIES", "RATES", "ROUTES", "knows_who_asks"]
+__all__ = ["ACCOUNTS", "PROXIES", "RATES", "ROUTES", "let_in"]
 
 ACCOUNTS = web.AppKey("accounts", Accounts)
 PROXIES = web.AppKey("proxies", TrustedProxies)
@@ -33,20 +32,15 @@ _COOKIE_S = 30 * 24 * 3600  # of a token that doesn't expire by itself
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def knows_who_asks(own_origins: Collection[str]) -> Middleware:
-    """Return the middleware that lets nobody in whom the accounts don't know; *own_origins* are pages we trust."""
-
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if not is_open(request):
-            bearer = _bearer(request)
-            if bearer is None and (bearer := request.cookies.get(_COOKIE)) and request.method not in _SAFE:
-                _check_origin(request, own_origins)
-            request[IDENTITY] = await _identify(request, bearer)
-            _check_rate(request)
-        return await handler(request)
-
-    return middleware
+async def let_in(request: web.Request) -> None:
+    """Find out who asks, where the route wants to know. Raises `Unauthorized`, `Forbidden`, `TooManyRequests`."""
+    if is_open(request):
+        return
+    bearer = _bearer(request)
+    if bearer is None and (bearer := request.cookies.get(_COOKIE)) and request.method not in _SAFE:
+        _check_origin(request, request.app[SETTINGS].cors_origins)
+    request[IDENTITY] = await _identify(request, bearer)
+    _check_rate(request)
 
 
 async def login(request: web.Request) -> web.Response:

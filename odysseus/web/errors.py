@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from json import JSONDecodeError
 from typing import TypeVar
 
@@ -115,15 +115,17 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
     return answer
 
 
-def until_answered(tasks: Tasks) -> Middleware:
+def until_answered(tasks: Tasks, let_in: Callable[[web.Request], Awaitable[None]]) -> Middleware:
     """Return the middleware that carries handlers through although their client has left, all but the streams.
 
     The server cancels a handler whose client goes away, which is what a stream needs and what would cut everything
-    else in two.
+    else in two. *let_in* is asked first, before a stranger's body is read, and from here: another middleware would take
+    half a kilobyte of each stream, for as long as it lasts.
     """
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        await let_in(request)
         if request.body_exists:
             await request.read()  # also where nobody wants it: a body left unread can hide that the client has gone
         if is_stream(request):

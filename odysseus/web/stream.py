@@ -73,12 +73,15 @@ class EventStream(EventSourceResponse):
             raise ConnectionResetError("the client left before its stream began")
         self._request[STREAMING] = True
         await self.prepare(self._request)
-        self.stop_streaming()  # its own pings, each from a task
         self._transport = transport
         await super().write(_READY)  # with the headers
         self._written += len(_READY)
         self._request.app[PULSE].add(self)
         self._request.app[GUARD].add(self, self._request[IDENTITY])
+
+    async def _ping(self) -> None:
+        """Nothing: one timer pings all streams. aiohttp-sse's own way, a task that is then cancelled, keeps the stream
+        in memory until the garbage collector comes by."""
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
         transport = self._transport
