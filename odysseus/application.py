@@ -17,6 +17,7 @@ from odysseus.accounts.secret import signing_secret
 from odysseus.agent import AgentLimits
 from odysseus.compares import Compares
 from odysseus.data_folder import data_folder
+from odysseus.log_lines import LogLines
 from odysseus.rates import Rates
 from odysseus.run import Limits
 from odysseus.runs import Runs
@@ -44,6 +45,7 @@ from odysseus.web.metrics import METRICS, registry
 from odysseus.web.openapi import describe
 from odysseus.web.origins import Origins
 from odysseus.web.pulse import Pulse
+from odysseus.web.refusals import told_in_a_line
 from odysseus.web.routes import COMPARES, SERVICE, SETTINGS, add_routes
 from odysseus.web.share import SECRET
 from odysseus.web.stream import GUARD, PULSE
@@ -141,8 +143,11 @@ async def _freeze(_: web.Application) -> None:
 
 def log_to_stderr() -> None:
     """Log what happens, unless whoever embeds us has set up logging already."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").addFilter(told_in_a_line)
 
 
 async def drain(app: web.Application) -> None:

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "odysseus"
 
 GROUND = (
-    ("sse", "replay", "states", "tombstones", "storable", "rates"),
+    ("sse", "replay", "states", "tombstones", "storable", "rates", "log_lines"),
     ("errors", "events", "transcript", "server_settings"),
     ("messages", "answer", "settings"),
 )
