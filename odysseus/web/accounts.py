@@ -95,12 +95,12 @@ def _bearer(request: web.Request) -> str | None:
 
 def _check_origin(request: web.Request, own_origins: Collection[str]) -> None:
     """Raises `Forbidden` unless the request comes from a page of ours."""
-    origin = request.headers.get("Origin")
-    if origin is None:
+    origins = request.headers.getall("Origin", [])
+    if not origins:
         raise Forbidden("a request with a cookie must say its Origin; send the token as Authorization: Bearer instead")
     proto = _proto(request)
     ours = {f"{scheme}://{request.host}" for scheme in ((proto,) if proto else ("http", "https"))}
-    if origin not in ours and origin not in own_origins:
+    if any(origin not in ours and origin not in own_origins for origin in origins):
         raise Forbidden("the request comes from a page of another origin")
 
 
