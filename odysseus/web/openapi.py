@@ -21,6 +21,13 @@ _REF = "#/components/schemas/{model}"
 _PHRASES = {200: "OK", 201: "Created", 202: "Accepted", 204: "Nothing (more) to get", 503: "Not ready"}
 
 
+# Before OpenAPI 3.2 there is no word for the items of a stream; tools take a stream's schema for that of each event.
+_EVENT = {
+    "type": "object",
+    "description": "one event; its data is JSON, as x-event-data says, or [DONE]",
+    "properties": {"id": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
 _SECURITY = {
     "token": {"type": "http", "scheme": "bearer"},
     "cookie": {"type": "apiKey", "in": "cookie", "name": "odysseus_token"},
@@ -101,7 +108,7 @@ def _error() -> dict[str, Any]:
 
 def _content(what: type[BaseModel] | str) -> dict[str, Any]:
     if what == STREAM:
-        return {STREAM: {"schema": {"type": "string"}, "x-event-data": {"$ref": _REF.format(model="StreamEvent")}}}
+        return {STREAM: {"schema": _EVENT, "x-event-data": {"$ref": _REF.format(model="StreamEvent")}}}
     if isinstance(what, str):
         return {what: {"schema": {"type": "object" if what == "application/json" else "string"}}}
     return {"application/json": {"schema": {"$ref": _REF.format(model=what.__name__)}}}
