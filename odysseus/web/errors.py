@@ -5,6 +5,7 @@ Nothing of the inside leaves: no traceback, no driver's words, no HTML.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -57,12 +58,14 @@ _STATUS: Mapping[type[RequestError], int] = {
     ModelsUnknown: 503,
 }
 _RETRY_AFTER_S = 5
+_BODY_S = 60.0  # for the whole of a request's body; a proxy in front has it all before it asks us
 
 _CODES = {
     400: ("bad_request", "the request can't be read"),
     404: ("not_found", "there is nothing at this path; /openapi.json lists what there is"),
     405: ("method_not_allowed", "this path doesn't take that method"),
     406: ("not_acceptable", "this can't be answered in a form the Accept header names"),
+    408: ("body_too_slow", "the request's body doesn't come; send it again"),
     413: ("too_large", "the request's body is too large"),
     415: ("not_json", "the body must be JSON: send Content-Type: application/json"),
 }
@@ -127,12 +130,21 @@ def until_answered(tasks: Tasks, let_in: Callable[[web.Request], Awaitable[None]
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         await let_in(request)
         if request.body_exists:
-            await request.read()  # also where nobody wants it: a body left unread can hide that the client has gone
+            await _read(request)  # also where nobody wants it: a body left unread can hide that the client has gone
         if is_stream(request):
             return await handler(request)
         return await tasks.shielded(_answer(request, handler))
 
     return middleware
+
+
+async def _read(request: web.Request) -> None:
+    """Read the body. Behind a bad chunk that comes late, aiohttp (3.14) would wait for the rest of it for ever."""
+    try:
+        async with asyncio.timeout(_BODY_S):
+            await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -90,9 +90,10 @@ def _operation(route: Route) -> dict[str, Any]:
 
 def _refusals(route: Route) -> Sequence[int]:
     """What is answered before the handler is asked."""
+    slow = (408,) if route.body is not None else ()
     if route.open:
-        return ()
-    return (401, 429) if route.method == "GET" else (401, 403, 429)
+        return slow
+    return (401, 429) if route.method == "GET" else (401, 403, *slow, 429)
 
 
 def _answer(status: int, answer: type[BaseModel] | str | None) -> dict[str, Any]:

@@ -223,6 +223,19 @@ async def test_a_body_that_only_says_it_is_compressed(service: Service) -> None:
     check(await service.call("POST", "/api/sessions", data=b'{"title": "T"}', headers=headers), 400, "bad_request")
 
 
+@pytest.mark.parametrize("rest", [b"", b"1", b"x\r\n"], ids=["nothing", "half a size", "a bad size"])
+async def test_a_body_that_doesnt_come(service: Service, monkeypatch: pytest.MonkeyPatch, rest: bytes) -> None:
+    monkeypatch.setattr("odysseus.web.errors._BODY_S", 0.3)
+    reader, writer = await asyncio.open_connection(service.client.host, service.client.port)
+    writer.write(b"POST /api/sessions HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n")
+    writer.write(b"Transfer-Encoding: chunked\r\n\r\n")
+    await asyncio.sleep(0.05)  # its handler waits for the body by then
+    writer.write(rest)
+    answer = await soon(reader.readuntil(b"}}"))
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 408 ") and b'"code":"body_too_slow"' in answer
+
+
 # Limits of the service
 
 
