@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from odysseus.errors import SettingsError
+from odysseus.logs import configuration
 from odysseus.settings import Settings
 
 try:
@@ -30,6 +31,10 @@ graceful_timeout = 90 + int(_settings.drain_s)
 # Not the length of a request: how long the worker may be silent, as it is while it migrates the database at its start,
 # and while it goes down.
 timeout = graceful_timeout + 60
+
+# One log, gunicorn's own lines included, as ODYSSEUS_LOG_FORMAT and ODYSSEUS_LOG_LEVEL say.
+logconfig_dict = configuration(_settings.log_format, _settings.log_level, messages=_settings.log_messages)
+logconfig_dict["loggers"]["gunicorn.error"] = {"level": _settings.log_level.upper(), "handlers": [], "propagate": True}
 
 # Nothing asks for gunicorn's control socket, and its place may not be writable.
 control_socket_disable = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import logging.config
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -17,9 +18,10 @@ from odysseus.accounts.secret import signing_secret
 from odysseus.agent import AgentLimits
 from odysseus.compares import Compares
 from odysseus.data_folder import data_folder
-from odysseus.log_lines import LogLines
+from odysseus.ended_line import log_ended
+from odysseus.logs import configuration
 from odysseus.rates import Rates
-from odysseus.run import Limits
+from odysseus.run import Limits, Run
 from odysseus.runs import Runs
 from odysseus.saves import FileSpool, Saves
 from odysseus.server_settings import UpstreamSettings
@@ -37,11 +39,12 @@ from odysseus.tools.toolbox import Toolbox, ToolServer
 from odysseus.upstream.catalog import Catalog
 from odysseus.upstream.client import Client
 from odysseus.upstream.demo import DemoServer
-from odysseus.web import accounts, chat, compare, ops, sessions, share
+from odysseus.web import accounts, audit, chat, compare, ops, sessions, share
 from odysseus.web.accounts import ACCOUNTS, PROXIES, RATES, let_in
 from odysseus.web.errors import errors_as_json, until_answered
 from odysseus.web.guard import Guard
-from odysseus.web.metrics import METRICS, registry
+from odysseus.web.lag import Lag
+from odysseus.web.metrics import METRICS, Metrics
 from odysseus.web.openapi import describe
 from odysseus.web.origins import Origins
 from odysseus.web.pulse import Pulse
@@ -77,7 +80,15 @@ def create_app(settings: Settings) -> web.Application:
     app[PROXIES] = TrustedProxies(settings.trusted_proxies)
     app[RATES] = Rates(settings.requests_per_minute)
     app[PULSE] = Pulse(settings.ping_interval_s)
-    routes = [*chat.ROUTES, *compare.ROUTES, *sessions.ROUTES, *accounts.ROUTES, *share.ROUTES, *ops.ROUTES]
+    routes = [
+        *chat.ROUTES,
+        *compare.ROUTES,
+        *sessions.ROUTES,
+        *accounts.ROUTES,
+        *share.ROUTES,
+        *audit.ROUTES,
+        *ops.ROUTES,
+    ]
     add_routes(app, routes)
     app[ops.OPENAPI] = describe(routes)
 
@@ -99,11 +110,20 @@ def create_app(settings: Settings) -> web.Application:
             webhook = _webhook(settings, stack)
             stack.push_async_callback(tasks.drain, _SAVES_S)
             stack.callback(saves.close)
-            runs: Runs[bytes] = Runs(_limits(settings), tasks=tasks, on_ended=webhook.tell if webhook else None)
+            app[METRICS] = metrics = Metrics()
+
+            def on_ended(run: Run[bytes]) -> None:
+                metrics.ended(run)
+                log_ended(run)
+                if webhook is not None:
+                    webhook.tell(run)
+
+            runs: Runs[bytes] = Runs(_limits(settings), tasks=tasks, on_ended=on_ended)
+            metrics.read_off(runs, saves)
+            stack.callback(Lag(metrics.loop_lag.observe).stop)
             toolbox = await _toolbox(settings, store, stack)
             app[SERVICE] = Service(runs, store, catalog, toolbox, _agent_limits(settings), saves, tasks)
             app[COMPARES] = Compares(app[SERVICE], pane_expiry_s=settings.pane_expiry_s)
-            app[METRICS] = registry(runs, saves)
             app[GUARD] = Guard(tokens.revoked)
             watching = tasks.spawn(app[GUARD].watch())
             stack.callback(watching.cancel)
@@ -121,8 +141,8 @@ async def create_runner(settings: Settings | None = None) -> web.AppRunner:
     Raises `SettingsError`.
     """
     if settings is None:
-        log_to_stderr()
         settings = Settings.load()
+        log_to_stderr(settings)
     app = create_app(settings)
     app.on_startup.append(_freeze)
     return web.AppRunner(
@@ -141,12 +161,11 @@ async def _freeze(_: web.Application) -> None:
     gc.freeze()
 
 
-def log_to_stderr() -> None:
+def log_to_stderr(settings: Settings) -> None:
     """Log what happens, unless whoever embeds us has set up logging already."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(LogLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    if not logging.getLogger().handlers:
+        chosen = configuration(settings.log_format, settings.log_level, messages=settings.log_messages)
+        logging.config.dictConfig(chosen)
     logging.getLogger("aiohttp.server").addFilter(told_in_a_line)
 
 

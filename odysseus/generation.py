@@ -19,6 +19,7 @@ from odysseus.checkpoints import Checkpoints
 from odysseus.conversation import conversation
 from odysseus.errors import StreamFailed
 from odysseus.events import Ended, Frames, Part, Started, Timings, UsageCount
+from odysseus.ledger import Event, Ledger
 from odysseus.messages import Final, Message, Turn, now
 from odysseus.saves import Saves
 from odysseus.states import Ending, StopReason
@@ -67,12 +68,20 @@ class Generation:
     ) -> None:
         self.turn = turn
         self.answer = Answer()
+        self.ledger = Ledger(turn.owner)
+        """For the run, too."""
         self.approvals = approvals
         """Where the model's tools ask for approval; None if they don't."""
         self.upstream_closed_at: float | None = None
         """Loop time at which the model server's connection was closed; None before, and if it was never asked."""
+        self.error_code: str | None = None
+        """What the run ended with, if the model server failed it."""
+        self.save_s: float | None = None
+        """How long the last save took, with every attempt; None before it is done."""
         self.timings: Timings | None = None
-        """Set when it has ended, if the model was asked."""
+        """Set at the end, unless the model was never asked."""
+        self.usage: UsageCount | None = None
+        """What the model server has counted so far."""
         self._model = model
         self._transcript = transcript
         self._saves = saves
@@ -80,14 +89,8 @@ class Generation:
         self._frames = Frames(turn.run_id)
         self._checkpoints = Checkpoints(self._checkpoint)
         self._finish_reason: str | None = None
-        self._usage: UsageCount | None = None
         self._asked_at: float | None = None
         self._first_at: float | None = None
-
-    @property
-    def usage(self) -> UsageCount | None:
-        """What the model server has counted so far."""
-        return self._usage
 
     async def opening(self) -> None:
         """Accept the turn: from here on the session holds it, whatever happens. Raises what the store raises."""
@@ -109,6 +112,7 @@ class Generation:
         messages = conversation(turn.system, await self._transcript.history(turn))
         ask = Ask(model=turn.model, messages=messages, temperature=turn.temperature, max_tokens=turn.max_tokens)
         self._asked_at = _time()
+        self.ledger.add(Event.STARTED)
         try:
             async with aclosing(self._model.ask(ask, self._take_now)) as reads:
                 async for pieces in reads:
@@ -116,6 +120,7 @@ class Generation:
                         yield frame
         finally:
             self.upstream_closed_at = _time()
+            self.ledger.add(Event.UPSTREAM_CLOSED)
 
     async def closing(self, ending: Ending, failure: BaseException | None) -> list[bytes]:
         """Save the answer, then return the frames that announce its end: results of the calls that have none first."""
@@ -125,8 +130,11 @@ class Generation:
             self.answer.add_tool(result)
             frames.append(self._frames.encode(result))
         error = _error(ending, failure)
-        timings = self.timings = self._timings()
-        await self._saves.save(
+        if isinstance(failure, StreamFailed) and ending.stop_reason is failure.stop_reason:
+            self.error_code = failure.code
+        self.timings = timings = self._timings()
+        saving_at = _time()
+        saved = await self._saves.save(
             Final(
                 message_id=self.turn.message_id,
                 status=ending.status,
@@ -135,15 +143,16 @@ class Generation:
                 reasoning=self.answer.reasoning,
                 parts=self.answer.parts(),
                 finish_reason=self._finish_reason,
-                usage=self._usage,
+                usage=self.usage,
                 timings=timings,
                 events=self._frames.count + (1 if error is None else 2),
                 ended_at=now(),
+                ledger=self.ledger.entries(),
             )
         )
-        ended = Ended(
-            ending.status, ending.stop_reason, self.turn.message_id, self._finish_reason, self._usage, timings
-        )
+        self.save_s = _time() - saving_at
+        self.ledger.add(Event.SAVED, to=saved.to, attempts=saved.attempts)
+        ended = Ended(ending.status, ending.stop_reason, self.turn.message_id, self._finish_reason, self.usage, timings)
         if error is not None:
             frames.append(self._frames.encode(error))
         return [*frames, self._frames.encode_last(ended)]
@@ -172,7 +181,7 @@ class Generation:
                 self._grow("reasoning", text)
                 return events.Reasoning(text)
             case Tokens(usage):
-                self._usage = usage
+                self.usage = usage
                 return events.Usage(**usage)
             case Finish(reason):
                 self._finish_reason = reason
@@ -193,6 +202,7 @@ class Generation:
     def _grow(self, kind: events.TextKind, text: str) -> None:
         if self._first_at is None:
             self._first_at = _time()
+            self.ledger.add(Event.FIRST_TOKEN)
         self.answer.add(kind, text)
         self._checkpoints.grown(len(text))
 

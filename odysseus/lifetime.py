@@ -16,9 +16,11 @@ from datetime import UTC, datetime
 from typing import Generic
 
 from odysseus.errors import StreamFailed
+from odysseus.ledger import Event
+from odysseus.logs import log_of_run
 from odysseus.replay import Frame
 from odysseus.run import ClientGone, Closing, Connect, Lane, Limits, Opening, Run, Sink
-from odysseus.states import Ending, StopReason, move
+from odysseus.states import Ending, Status, StopReason, move
 from odysseus.tasks import Tasks
 from odysseus.watchdogs import watchdogs
 
@@ -49,6 +51,10 @@ class Lifetime(Generic[Frame]):
         This is the root of the run: a cancel that its owner asked for turns into an ending here, and only here.
         Anybody else's goes on up when the run has ended.
         """
+        with log_of_run(self.run.id, self.run.session_id):
+            await self._live()
+
+    async def _live(self) -> None:
         run, sink = self.run, self.sink
         failure: BaseException | None = None
         late: asyncio.CancelledError | None = None
@@ -65,6 +71,9 @@ class Lifetime(Generic[Frame]):
         except (asyncio.CancelledError, Exception) as error:
             failure = error
         run.ending = self._judge(failure)
+        if run.stop_asked_at is None and run.ending.status in (Status.STOPPED, Status.INTERRUPTED):
+            assert run.ending.stop_reason is not None
+            run.ledger.stop_noticed(run.ending.stop_reason)
         pulled = len(run.log)
         try:
             await self.tasks.finish(self._end(run.ending, failure))
@@ -83,6 +92,8 @@ class Lifetime(Generic[Frame]):
                 await self.opening()
         except BaseException as error:
             self.run.refusal = error
+        else:
+            self.run.ledger.add(Event.ACCEPTED)
         self.run.accepted.set()
 
     async def _pull(self) -> None:
@@ -129,6 +140,7 @@ class Lifetime(Generic[Frame]):
             run.stop_reason = ending.stop_reason
             run.ended_at = datetime.now(UTC)
             run.log.close()
+            run.ledger.add(Event.ENDED, status=run.status, stop_reason=run.stop_reason)
             self.over(run)
             run.ended.set()
             run.wake()

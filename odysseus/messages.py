@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 from odysseus.events import Part, Timings, UsageCount
 from odysseus.states import Status, StopReason
@@ -107,6 +108,8 @@ class Final:
     timings: Timings | None
     events: int
     ended_at: datetime
+    ledger: Sequence[Mapping[str, Any]] | None = None
+    """The run's entries up to this save, which writes itself down as the last one; see `odysseus.ledger`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
+from odysseus.ledger import Ledger
 from odysseus.replay import Frame, Log
 from odysseus.states import Ending, Status, StopReason
 
@@ -81,13 +82,17 @@ class ClientGone(Exception):
 class Run(Generic[Frame]):
     """One generation, from its admission until its log is freed."""
 
-    def __init__(self, run_id: str, session_id: str, *, owner: str, detached: bool, about: object) -> None:
+    def __init__(
+        self, run_id: str, session_id: str, *, owner: str, detached: bool, about: object, ledger: Ledger | None = None
+    ) -> None:
         self.id = run_id
         self.session_id = session_id
         self.owner = owner
         self.detached = detached
         self.about = about
         """Whatever its starter wants to find again here. Nobody else looks at it."""
+        self.ledger = Ledger(owner) if ledger is None else ledger
+        """Its carrier writes in it, too, if it brought it."""
         self.task: asyncio.Task[None]
         """Whoever pulls: set at admission, never raises for a detached run. Await it through `asyncio.shield`."""
         self.status = Status.STREAMING
@@ -125,6 +130,7 @@ class Run(Generic[Frame]):
         if self.ending is None and self.asked is None:
             self.asked = Ending(reason)
             self.stop_asked_at = self._loop.time()
+            self.ledger.stop_asked(reason)
             if self.entered:
                 self._interrupt()
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Generic
 
 from odysseus.errors import Busy, Draining, NotFound, StoppedBeforeStart, TooMany, Whose
+from odysseus.ledger import Ledger
 from odysseus.lifetime import Lifetime
 from odysseus.replay import Frame, next_seq
 from odysseus.run import Closing, Connect, IfBusy, Limits, Opening, Reader, Run, Sink
@@ -40,7 +41,7 @@ class Runs(Generic[Frame]):
         tasks: Tasks | None = None,
         on_ended: Callable[[Run[Frame]], None] | None = None,
     ) -> None:
-        """*on_ended* is told of each run that has ended, when it is saved. It doesn't wait."""
+        """*on_ended* is told of each run that has ended, is saved and counted; before those who wait for it are."""
         self.draining = False
         self.subscribers = 0
         """Live subscribers over all runs."""
@@ -75,16 +76,17 @@ class Runs(Generic[Frame]):
         closing: Closing[Frame] | None = None,
         connect: Connect[Frame] | None = None,
         about: object = None,
+        ledger: Ledger | None = None,
     ) -> Run[Frame]:
         """Start a detached run: it goes on until *source* ends or somebody stops it, whoever watches.
 
         *opening* is awaited before the first frame; if it raises, nothing has happened (`Run.wait_accepted`).
         *closing* is given the ending and the error behind it, saves, and returns the last frames; it must not raise.
         *connect* is given the lane past the pulling task, before the first frame is pulled.
-        *about* is for the caller to find again, as `Run.about`.
+        *about* is for the caller to find again, as `Run.about`. In *ledger* caller and run write down what happens.
         Raises `Busy`, `TooMany`, `Draining` or `StoppedBeforeStart`, all of them before anything has happened.
         """
-        run = self._admit(session_id, run_id, owner, if_busy, detached=True, about=about)
+        run = self._admit(session_id, run_id, owner, if_busy, detached=True, about=about, ledger=ledger)
         lifetime = self._lifetime(run, source, opening, closing, connect, None)
         run.task = asyncio.get_running_loop().create_task(lifetime.live())
         return run
@@ -102,6 +104,7 @@ class Runs(Generic[Frame]):
         closing: Closing[Frame] | None = None,
         connect: Connect[Frame] | None = None,
         about: object = None,
+        ledger: Ledger | None = None,
     ) -> Run[Frame]:
         """Pull *source* in the calling task and write each frame to *sink*; return the run when it has ended.
 
@@ -109,7 +112,7 @@ class Runs(Generic[Frame]):
         asked for here ends it too, and then the last frames still go to the sink. Raises as `start` does, and what
         *opening* raised.
         """
-        run = self._admit(session_id, run_id, owner, if_busy, detached=False, about=about)
+        run = self._admit(session_id, run_id, owner, if_busy, detached=False, about=about, ledger=ledger)
         task = asyncio.current_task()
         assert task is not None
         run.task = task
@@ -118,7 +121,15 @@ class Runs(Generic[Frame]):
         return run
 
     def _admit(
-        self, session_id: str, run_id: str | None, owner: str, if_busy: IfBusy, *, detached: bool, about: object
+        self,
+        session_id: str,
+        run_id: str | None,
+        owner: str,
+        if_busy: IfBusy,
+        *,
+        detached: bool,
+        about: object,
+        ledger: Ledger | None,
     ) -> Run[Frame]:
         """Take the run into the session's line. Without an await: two requests at once can't both find it free."""
         if self.draining:
@@ -130,7 +141,12 @@ class Runs(Generic[Frame]):
             raise Busy(line[0].id)
         self._check_room(owner, line, if_busy)
         run: Run[Frame] = Run(
-            run_id or f"run_{secrets.token_hex(12)}", session_id, owner=owner, detached=detached, about=about
+            run_id or f"run_{secrets.token_hex(12)}",
+            session_id,
+            owner=owner,
+            detached=detached,
+            about=about,
+            ledger=ledger,
         )
         if run.id in self._runs:
             raise ValueError(f"run {run.id} exists")
@@ -191,9 +207,11 @@ class Runs(Generic[Frame]):
         self.check_room_for_subscriber(run)
         self.subscribers += 1
         run.subscribers += 1
+        number = run.ledger.joined()
         try:
             yield Reader(run, seq)
         finally:
+            run.ledger.left(number)
             self.subscribers -= 1
             run.subscribers -= 1
             run.unwatched_since = asyncio.get_running_loop().time()
@@ -298,12 +316,11 @@ class Runs(Generic[Frame]):
             return
         asyncio.get_running_loop().call_later(self._limits.replay_grace_s, self._grace_over, run)
         self.endings[Ending(run.stop_reason)] += 1
-        _log.info("run %s of session %s ended: %s %s", run.id, run.session_id, run.status, run.stop_reason or "")
-        try:
-            if self._on_ended is not None:
+        if self._on_ended is not None:
+            try:
                 self._on_ended(run)
-        except Exception:
-            _log.exception("run %s: whoever is told of its end has failed", run.id)
+            except Exception:
+                _log.exception("run %s: not everybody could be told that it ended", run.id)
 
     def _leave_line(self, run: Run[Frame]) -> None:
         line = self._lines[run.session_id]

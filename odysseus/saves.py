@@ -10,15 +10,17 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from pydantic import TypeAdapter, ValidationError
 
-from odysseus.messages import Final
+from odysseus.ledger import Event, entry
+from odysseus.messages import Final, now
 from odysseus.tasks import Tasks
 
-__all__ = ["FileSpool", "Saves", "Spool"]
+__all__ = ["FileSpool", "Saved", "Saves", "Spool"]
 
 _log = logging.getLogger(__name__)
 _final = TypeAdapter(Final)
@@ -26,6 +28,13 @@ _final = TypeAdapter(Final)
 _PAUSES_S = (0.1, 0.5)  # between the attempts on the store, so there is one attempt more than pauses
 _ATTEMPT_S = 5.0
 _REPEAT_S = 5.0  # between two looks at a spool that holds something
+
+
+class Saved(NamedTuple):
+    """Where an answer went, and how many attempts on the store that took."""
+
+    to: Literal["store", "spool"]
+    attempts: int
 
 
 class Spool(Protocol):
@@ -76,8 +85,9 @@ class FileSpool:
         for path in sorted(self._folder.glob("*.json")):
             try:
                 yield _final.validate_json(path.read_bytes())
-            except ValidationError:
-                _log.exception("%s can't be read; it stays, renamed to *.unreadable", path)
+            except ValidationError as error:  # its own words hold pieces of the answer
+                problems = "; ".join(problem["msg"] for problem in error.errors(include_input=False))
+                _log.error("%s can't be read; it stays, renamed to *.unreadable: %s", path, problems)
                 path.rename(path.with_suffix(".unreadable"))
 
 
@@ -96,12 +106,20 @@ class Saves:
         self._untried = False  # the spool holds something that came, or was refused, since it was last looked at
         self._closed = False
 
-    async def save(self, final: Final) -> None:
+    async def save(self, final: Final) -> Saved:
         """Return when *final* is stored or spooled. While neither works it goes on trying."""
-        while not await self._stored(final):
+        attempts = 0
+        while True:
+            for pause in (*_PAUSES_S, None):
+                attempts += 1
+                if await self._stored(final, attempts):
+                    return Saved("store", attempts)
+                if pause is not None:
+                    await asyncio.sleep(pause)
+            saved = Saved("spool", attempts)
             try:
                 async with asyncio.timeout(_ATTEMPT_S):
-                    await self._spool.put(final)
+                    await self._spool.put(_telling(final, saved))
             except OSError:  # a timeout is one, too
                 _log.exception("message %s: neither the store nor the spool took the answer", final.message_id)
                 await asyncio.sleep(_REPEAT_S)
@@ -109,7 +127,7 @@ class Saves:
             self.spooled += 1
             _log.error("message %s: the store didn't take the answer, it waits in the spool", final.message_id)
             self._keep_emptying()
-            return
+            return saved
 
     async def recover(self) -> int:
         """Give the store what the spool holds; return how many answers it took.
@@ -144,21 +162,18 @@ class Saves:
     def _keep_emptying(self) -> None:
         self._untried = True
         if self._emptying is None and not self._closed:
-            self._emptying = self._tasks.spawn(self._empty_when_possible())
+            self._emptying = self._tasks.spawn(self._empty_when_possible(), apart=True)
 
-    async def _stored(self, final: Final) -> bool:
-        for pause in (*_PAUSES_S, None):
-            try:
-                async with asyncio.timeout(_ATTEMPT_S):
-                    if not await self._finish(final):
-                        _log.info("message %s had ended before", final.message_id)
-                    return True
-            except Exception as error:
-                self.retried += 1
-                _log.warning("message %s: a save failed: %r", final.message_id, error)
-            if pause is not None:
-                await asyncio.sleep(pause)
-        return False
+    async def _stored(self, final: Final, attempt: int) -> bool:
+        try:
+            async with asyncio.timeout(_ATTEMPT_S):
+                if not await self._finish(_telling(final, Saved("store", attempt))):
+                    _log.info("message %s had ended before", final.message_id)
+                return True
+        except Exception as error:
+            self.retried += 1
+            _log.warning("message %s: a save failed: %r", final.message_id, error)
+            return False
 
     async def _empty_when_possible(self) -> None:
         try:
@@ -173,3 +188,10 @@ class Saves:
                     self._untried = True
         finally:
             self._emptying = None
+
+
+def _telling(final: Final, saved: Saved) -> Final:
+    """Return *final* with its own saving in its ledger: if it is read there, it is true."""
+    if final.ledger is None:
+        return final
+    return replace(final, ledger=[*final.ledger, entry(now(), Event.SAVED, to=saved.to, attempts=saved.attempts)])

@@ -105,6 +105,7 @@ class Service:
                 closing=generation.closing,
                 connect=generation.connect,
                 about=generation,
+                ledger=generation.ledger,
             )
         await run.wait_accepted()
         return run
@@ -133,6 +134,7 @@ class Service:
             closing=generation.closing,
             connect=generation.connect,
             about=generation,
+            ledger=generation.ledger,
         )
         return None
 

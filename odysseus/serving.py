@@ -27,9 +27,10 @@ _BACKLOG = 1024  # connections that wait to be accepted: the default of 128 dela
 
 def run() -> None:
     """Serve with the settings of the environment. Raises `SettingsError`."""
-    log_to_stderr()
+    settings = Settings.load()
+    log_to_stderr(settings)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(Settings.load()))
+        runner.run(serve(settings))
 
 
 async def serve(settings: Settings) -> None:

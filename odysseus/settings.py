@@ -192,6 +192,13 @@ class Settings(BaseSettings):
         10, description="at most between two comments that keep a stream's connection alive"
     )
     send_timeout_s: Seconds = Field(20, description="a client that takes nothing for so long is dropped")
+    log_format: Literal["text", "json"] = Field("text", description="of the log: `text` or `json`, a record a line")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="what is logged, and above")
+    log_messages: bool = Field(
+        False,
+        description="log what was said, too: the beginning of each ended run's message and answer,"
+        " and what model servers refuse it with",
+    )
     drain_s: float = Field(10, ge=0, description="at SIGTERM: how long live runs may go on before they are stopped")
 
     @classmethod

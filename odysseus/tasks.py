@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from contextvars import Context
 from typing import Any, TypeVar
 
 __all__ = ["Tasks", "look_at"]
@@ -22,9 +23,9 @@ class Tasks:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def spawn(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        """Start *work* and hold it until it ends."""
-        task = asyncio.get_running_loop().create_task(work)
+    def spawn(self, work: Coroutine[Any, Any, _T], *, apart: bool = False) -> asyncio.Task[_T]:
+        """Start *work* and hold it until it ends. *apart*: it isn't the business of whoever happens to start it."""
+        task = asyncio.get_running_loop().create_task(work, context=Context() if apart else None)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -124,7 +124,7 @@ def test_gunicorn_listens_where_the_settings_say(monkeypatch: pytest.MonkeyPatch
 
 
 def test_gunicorn_knows_its_settings() -> None:
-    imported = {"SettingsError", "Settings", "annotations", "sys"}
+    imported = {"SettingsError", "Settings", "annotations", "configuration", "sys"}
     names = {name for name in gunicorn_settings() if not name.startswith("_")} - imported
     assert names - {setting.name for setting in gunicorn.config.KNOWN_SETTINGS} == set()
 

@@ -11,8 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "odysseus"
 
 GROUND = (
-    ("sse", "replay", "states", "tombstones", "storable", "rates", "log_lines"),
-    ("errors", "events", "transcript", "server_settings"),
+    ("sse", "replay", "states", "tombstones", "storable", "rates", "logs"),
+    ("errors", "events", "transcript", "server_settings", "ledger"),
     ("messages", "answer", "settings"),
 )
 FLOORS = (
@@ -23,8 +23,8 @@ FLOORS = (
     ("agent", "runs"),
     ("generation",),
     ("stream_status",),
-    ("service", "webhook"),
-    ("compares",),
+    ("service", "webhook", "ended_line"),
+    ("compares", "audit"),
     ("web",),
     ("application", "tokens", "terminal", "check_database"),
     ("serving", "chat_client", "check"),

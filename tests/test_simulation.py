@@ -25,12 +25,13 @@ from odysseus.conversation import conversation
 from odysseus.errors import StoreError
 from odysseus.events import ApprovalRequest, ToolResult
 from odysseus.generation import Generation
+from odysseus.ledger import Ledger
 from odysseus.lifetime import Lifetime
 from odysseus.messages import Final, Mode, Turn, now
 from odysseus.replay import next_seq
 from odysseus.run import Lane, Reader, Run
 from odysseus.runs import Runs
-from odysseus.saves import Saves
+from odysseus.saves import Saved, Saves
 from odysseus.states import Status
 from odysseus.tasks import Tasks
 from odysseus.upstream import Ask
@@ -219,9 +220,10 @@ def _last_reason_wins(ask: Callable[..., None]) -> Callable[..., None]:
     return asking
 
 
-def _announces_first(save: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Awaitable[None]]:
-    async def saving(self: Saves, final: object) -> None:
+def _announces_first(save: Callable[..., Coroutine[Any, Any, Saved]]) -> Callable[..., Awaitable[Saved]]:
+    async def saving(self: Saves, final: object) -> Saved:
         self._tasks.spawn(save(self, final))
+        return Saved("store", 1)
 
     return saving
 
@@ -301,6 +303,7 @@ FAULTS: dict[str, tuple[Any, str, _Make, str]] = {
     "closing twice": (Lifetime, "_end", _closes_twice, "closed 2 times"),
     "no compare-and-set": (Store, "streams", lambda _: lambda self, row: True, "it was ended 2 times"),
     "announced, then saved": (Saves, "save", _announces_first, "announced its end before its save"),
+    "a stop not written down": (Ledger, "stop_asked", lambda _: lambda self, reason: None, "its ledger doesn't tell"),
     "a frame dropped": (Reader, "read", _drops_a_frame, "subscriber"),
     "foreign ids count": ("odysseus.runs", "next_seq", lambda _: _any_id_counts, "subscriber"),
     "a cancel lost": (Run, "_interrupt", lambda _: lambda self: None, "its upstream outlived the stop"),

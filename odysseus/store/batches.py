@@ -32,7 +32,7 @@ class Batches(Generic[_T, _R]):
         written: asyncio.Future[_R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, written))
         if self._writer is None:
-            self._writer = self._tasks.spawn(self._write_all())
+            self._writer = self._tasks.spawn(self._write_all(), apart=True)
         return written
 
     async def _write_all(self) -> None:

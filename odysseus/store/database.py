@@ -60,9 +60,9 @@ class Database:
         self._tasks = Tasks()
         if self.dialect == "postgresql":
             limits = {"timeout": _CONNECT_S, "command_timeout": _STATEMENT_S}
-            self._engine = create_async_engine(url, pool_pre_ping=True, connect_args=limits)
+            self._engine = create_async_engine(url, pool_pre_ping=True, connect_args=limits, hide_parameters=True)
         else:
-            self._engine = create_async_engine(url)
+            self._engine = create_async_engine(url, hide_parameters=True)
         # SQLite has one writer at a time. A lock of ours is fair; its own waiting is a sleep that grows.
         self._writer = asyncio.Lock() if self.dialect == "sqlite" else None
         if self._writer is not None:

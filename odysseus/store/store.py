@@ -146,6 +146,13 @@ class Store:
             raise NotFound("run")
         return None if row is None else _message(row)
 
+    async def ledger_of(self, run_id: str) -> Sequence[Mapping[str, Any]] | None:
+        """Return what run *run_id* wrote down, up to its save; None if its process died before."""
+        ledger: Sequence[Mapping[str, Any]] | None = await self._database.read(
+            lambda connection: connection.scalar(_LEDGER, {"run": run_id})
+        )
+        return ledger
+
     async def latest_answer(self, session_id: str) -> Message | None:
         found = await self._messages(_LATEST_ANSWER, session=session_id)
         return found[0] if found else None
@@ -252,9 +259,12 @@ def _streaming(message_id: str | sa.BindParameter[str]) -> sa.Update:
     return messages.update().where(messages.c.id == message_id, messages.c.status == Status.STREAMING)
 
 
+_STORED = [field.name for field in fields(Message)]
+_COLUMNS = [messages.c[name] for name in _STORED]  # the ledger isn't among them: nearly nobody asks for it
+
 # Built once: to build a statement costs more than to run it.
 _OF_SESSION = (
-    sa.select(messages).where(messages.c.session_id == sa.bindparam("session", type_=Id)).order_by(messages.c.n)
+    sa.select(*_COLUMNS).where(messages.c.session_id == sa.bindparam("session", type_=Id)).order_by(messages.c.n)
 )
 _HISTORY = _OF_SESSION.where(
     messages.c.n < sa.select(messages.c.n).where(messages.c.id == sa.bindparam("message", type_=Id)).scalar_subquery()
@@ -263,10 +273,11 @@ _LATEST_ANSWER = (
     _OF_SESSION.where(messages.c.role == Role.ASSISTANT).order_by(None).order_by(messages.c.n.desc()).limit(1)
 )
 _OF_RUN = (
-    sa.select(messages, sessions.c.owner)
+    sa.select(*_COLUMNS, sessions.c.owner)
     .join(sessions, sessions.c.id == messages.c.session_id)
     .where(messages.c.run_id == sa.bindparam("run", type_=Id))
 )
+_LEDGER = sa.select(messages.c.ledger).where(messages.c.run_id == sa.bindparam("run", type_=Id))
 _ENDING = [field.name for field in fields(Final) if field.name != "message_id"]
 _STREAMING_STILL = (  # locked, where there are locks: whoever else would end them waits
     sa.select(messages.c.id)
@@ -325,9 +336,6 @@ async def _take_place(connection: AsyncConnection, turn: Turn) -> None:
 def _title(text: str) -> str:
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return line if len(line) <= _TITLE_CHARS else f"{line[: _TITLE_CHARS - 1]}…"
-
-
-_STORED = {field.name for field in fields(Message)}
 
 
 def _message(row: sa.RowMapping) -> Message:

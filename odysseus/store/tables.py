@@ -71,6 +71,7 @@ messages = sa.Table(
     sa.Column("events", sa.Integer),
     sa.Column("created_at", Utc, nullable=False),
     sa.Column("ended_at", Utc),
+    sa.Column("ledger", sa.JSON(none_as_null=True)),
     sa.Index("messages_of_session", "session_id", "n"),
     # What a start looks for after a crash; nearly always empty.
     sa.Index(

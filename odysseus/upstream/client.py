@@ -140,7 +140,13 @@ class Client:
         # So much more is read that a key which begins in what is logged is whole, and so is found.
         body = await response.content.read(_PROBLEM_BYTES + len(self._key or ""))
         text = self._without_key(body.decode("utf-8", "replace"))[:_PROBLEM_BYTES]
-        _log.warning("model server %s answered %d %s: %s", self.name, response.status, response.content_type, text)
+        _log.warning(
+            "model server %s answered %d %s",
+            self.name,
+            response.status,
+            response.content_type,
+            extra={"texts": {"body": text}},  # some tell the user's message back
+        )
         if response.status == 200:
             raise UpstreamError("upstream_protocol", "the model server's answer isn't a stream of events")
         error = UpstreamError("upstream_status", f"the model server answered {response.status}")

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from odysseus.approvals import Decision
 from odysseus.events import Part, Timings, UsageCount
+from odysseus.ledger import Event
 from odysseus.messages import Mode, Role
 from odysseus.run import IfBusy
 from odysseus.states import Status, StopReason
@@ -17,6 +18,7 @@ __all__ = [
     "Accepted",
     "ApproveRequest",
     "Approved",
+    "AuditOut",
     "ChatRequest",
     "CompareAccepted",
     "CompareOut",
@@ -176,6 +178,29 @@ class StreamStatusOut(_Out):
     approvals: list[WaitingCall] = Field(description="tool calls that wait for `POST /api/chat/approve/{session_id}`")
     started_at: datetime
     ended_at: datetime | None
+
+
+class AuditEntry(_Out):
+    at: datetime
+    event: Event
+    subscriber: int | None = Field(None, description="of `subscriber_joined` and `_left`: a number of its own")
+    count: int | None = Field(None, description="of `subscribers_omitted`: how many entries it stands for")
+    by: str | None = Field(None, description="of `stop_asked`: `user`, or the `stop_reason` it led to")
+    owner: str | None = Field(None, description="of `stop_asked`: whose request it was, where there are accounts")
+    to: Literal["store", "spool"] | None = Field(None, description="of `saved`; from the spool the store gets it later")
+    attempts: int | None = Field(None, description="of `saved`: on the store")
+    status: Status | None = Field(None, description="of `ended`")
+    stop_reason: StopReason | None = Field(None, description="of `ended`")
+
+
+class AuditOut(_Out):
+    run_id: str
+    session_id: str
+    model: str
+    detached: bool
+    status: Status
+    stop_reason: StopReason | None
+    entries: list[AuditEntry] = Field(description="oldest first")
 
 
 class SessionOut(_Out):

@@ -43,7 +43,7 @@ FINAL = {"done", "stopped", "error", "interrupted"}
 
 _LISTENS = re.compile(r"(?:listens at|Listening at:) http://[^ ]*:(\d+)")
 _FAULT = re.compile(r"Traceback|never retrieved|never awaited|was destroyed| ERROR |\[ERROR\]|Warning")
-_RECORD = re.compile(r"\n(?=\[?\d{4}-\d\d-\d\d )")
+_RECORD = re.compile(r"\n(?=\[?\d{4}-\d\d-\d\d[ T])")
 
 
 class Answer(NamedTuple):

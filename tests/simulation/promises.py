@@ -171,6 +171,7 @@ def _ended(call: Call, row: Row, calls: Sequence[Call], limits: Limits, *, kille
             frame.startswith(b"id: %b.%d\ndata: {" % (call.id.encode(), seq)) for seq, frame in enumerate(frames)
         ),
         "its frames don't tell what happened": _tells(call, frames, row),
+        f"its ledger doesn't tell what happened: {_ledger(run)}": _is_told_in_order(_ledger(run), row),
         "its upstream outlived the stop": asked_at is None or model.closed_at is None or model.closed_at <= asked_at,
         "its client got something else": client.got == (frames[: len(client.got)] if partly else frames),
     }
@@ -219,6 +220,19 @@ def _tells(call: Call, frames: Sequence[bytes], row: Row) -> bool:
         and (last["status"], last["stop_reason"], last["message_id"])
         == (row.status, row.stop_reason, call.turn.message_id)
     )
+
+
+def _ledger(run: Run[bytes]) -> list[str]:
+    return [str(entry["event"]) for entry in run.ledger.entries() if "subscriber" not in entry]
+
+
+def _is_told_in_order(ledger: Sequence[str], row: Row) -> bool:
+    """Whether each thing that happened was written down once, the save among them, and a stop if there was one."""
+    first = [event for event in ledger if event == "first_token"][:1]
+    asked = ["started", *first, "upstream_closed"] if "started" in ledger else []
+    stops = 1 if row.status in (Status.STOPPED, Status.INTERRUPTED) else 0
+    way = [event for event in ledger if event != "stop_asked"]
+    return way == ["accepted", *asked, "saved", "ended"] and ledger.count("stop_asked") == stops
 
 
 def _events(frames: Sequence[bytes]) -> list[Any]:

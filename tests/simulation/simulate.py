@@ -261,6 +261,7 @@ class Simulation:
             "closing": closing,
             "connect": generation.connect,
             "about": generation,
+            "ledger": generation.ledger,
         }
         self._admitted.append(call)
         try:

@@ -127,7 +127,7 @@ async def test_an_answer_ends_once(store: Store) -> None:
         run_id="run_1",
         mode=Mode.CHAT,
         detached=True,
-        **{name: getattr(FINAL, name) for name in FINAL.__slots__ if name != "message_id"},
+        **{name: getattr(FINAL, name) for name in FINAL.__slots__ if name not in ("message_id", "ledger")},
     )
     assert await store.finish(DONE) is False
     await store.checkpoint("msg_1", "late", "late", [])

@@ -114,7 +114,9 @@ class Checked:
 
     async def __call__(self, expected: int, method: str, template: str, json: Any = None, **options: Any) -> Any:
         names = {
-            name: options.pop(name) for name in ("id", "session_id", "compare_id", "pane", "link") if name in options
+            name: options.pop(name)
+            for name in ("id", "session_id", "compare_id", "pane", "link", "run_id")
+            if name in options
         }
         query = options.pop("query", "")
         answer = await self.service.call(method, template.format(**names) + query, json, **options)
@@ -126,6 +128,7 @@ class Checked:
 AS_JSON = {"headers": {"Accept": "application/json"}}
 CHAT, RESUME, STOP = "/api/chat_stream", "/api/chat/resume/{session_id}", "/api/chat/stop/{session_id}"
 STATUS, APPROVE = "/api/chat/stream_status/{session_id}", "/api/chat/approve/{session_id}"
+AUDIT = "/api/runs/{run_id}/audit"
 SHARE, WATCH = "/api/chat/share/{session_id}", "/api/watch/{link}"
 BAD = ((400, {"data": b"{", "headers": {"Content-Type": "application/json"}}), (415, {"data": b"{}"}))
 
@@ -169,6 +172,8 @@ async def test_answers_are_as_described(
     await call(200, "GET", SES, **own)
     await call(200, "GET", STATUS, **own)
     assert (await call(200, "POST", STOP, **own))["run_id"] == run["run_id"]
+    await call(200, "GET", AUDIT, run_id=run["run_id"])
+    await call(404, "GET", AUDIT, run_id="run_9")
     await call(200, "POST", STOP, **own)
     await call(200, "POST", STOP, session_id=session["id"], headers={"X-Odysseus-Run-Id": "my-run-1"})
     await call(409, "POST", CHAT, {"message": "Hi", "run_id": "my-run-1"})
