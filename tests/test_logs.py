@@ -52,7 +52,7 @@ def as_json(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-@pytest.mark.parametrize("said", HOSTILE)
+@pytest.mark.parametrize("said", HOSTILE, ids=map(str, range(len(HOSTILE))))
 def test_a_record_is_one_line(log: logging.Logger, said: str) -> None:
     text, lines = written(log, TextFormatter(messages=True)), written(log, JsonFormatter(messages=True))
     log.info("it said %s", said, extra={"fields": {"owner": said}, "texts": {"answer": said}})
@@ -66,7 +66,7 @@ def test_a_record_is_one_line(log: logging.Logger, said: str) -> None:
     assert text().endswith(f"owner={quoted} answer={quoted}\n")
 
 
-@pytest.mark.parametrize("said", HOSTILE)
+@pytest.mark.parametrize("said", HOSTILE, ids=map(str, range(len(HOSTILE))))
 def test_a_traceback_can_not_be_forged(log: logging.Logger, said: str) -> None:
     text, lines = written(log, TextFormatter()), written(log, JsonFormatter())
     try:
