@@ -38,12 +38,15 @@ from odysseus.upstream import (
     Upstream,
 )
 
-__all__ = ["Agent", "AgentLimits", "AgentPiece", "ToolPiece"]
+__all__ = ["TOOL_ROUNDS", "Agent", "AgentLimits", "AgentPiece", "ToolPiece"]
 
 _log = logging.getLogger(__name__)
 
 ToolPiece = ToolCall | ToolResult | ApprovalRequest
 AgentPiece = Piece | ToolPiece
+
+TOOL_ROUNDS = "tool_rounds"
+"""The finish reason of a model that was asked often enough and still called tools."""
 
 _CANCEL_S = 1.0  # what a cancelled tool gets to end in; one that takes longer is left behind
 _CUT = frozenset({"length", "content_filter"})  # the model was cut off: its last call may be half a call
@@ -120,7 +123,7 @@ class Agent:
                 async for news in results:
                     yield [turn.keep(one) for one in news]
             messages += spoken(turn.answer.parts())
-        yield [Finish("tool_rounds")]
+        yield [Finish(TOOL_ROUNDS)]
 
     def _wanted(self, number: int, call: Call, tools: Mapping[str, Tool]) -> _Wanted:
         """Check the call before it is told to anybody; what is wrong goes back to the model as its result."""

@@ -119,7 +119,7 @@ def create_app(settings: Settings) -> web.Application:
                     webhook.tell(run)
 
             runs: Runs[bytes] = Runs(_limits(settings), tasks=tasks, on_ended=on_ended)
-            metrics.read_off(runs, saves)
+            metrics.read_off(runs, saves, webhook)
             stack.callback(Lag(metrics.loop_lag.observe).stop)
             toolbox = await _toolbox(settings, store, stack)
             app[SERVICE] = Service(runs, store, catalog, toolbox, _agent_limits(settings), saves, tasks)

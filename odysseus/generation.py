@@ -80,6 +80,8 @@ class Generation:
         """How long the last save took, with every attempt; None before it is done."""
         self.timings: Timings | None = None
         """Set at the end, unless the model was never asked."""
+        self.finish_reason: str | None = None
+        """Why the model ended its answer, in its own word, or `tool_rounds`."""
         self.usage: UsageCount | None = None
         """What the model server has counted so far."""
         self._model = model
@@ -88,7 +90,6 @@ class Generation:
         self._lane: Lane | None = None
         self._frames = Frames(turn.run_id)
         self._checkpoints = Checkpoints(self._checkpoint)
-        self._finish_reason: str | None = None
         self._asked_at: float | None = None
         self._first_at: float | None = None
 
@@ -142,7 +143,7 @@ class Generation:
                 content=self.answer.content,
                 reasoning=self.answer.reasoning,
                 parts=self.answer.parts(),
-                finish_reason=self._finish_reason,
+                finish_reason=self.finish_reason,
                 usage=self.usage,
                 timings=timings,
                 events=self._frames.count + (1 if error is None else 2),
@@ -152,7 +153,7 @@ class Generation:
         )
         self.save_s = _time() - saving_at
         self.ledger.add(Event.SAVED, to=saved.to, attempts=saved.attempts)
-        ended = Ended(ending.status, ending.stop_reason, self.turn.message_id, self._finish_reason, self.usage, timings)
+        ended = Ended(ending.status, ending.stop_reason, self.turn.message_id, self.finish_reason, self.usage, timings)
         if error is not None:
             frames.append(self._frames.encode(error))
         return [*frames, self._frames.encode_last(ended)]
@@ -184,7 +185,7 @@ class Generation:
                 self.usage = usage
                 return events.Usage(**usage)
             case Finish(reason):
-                self._finish_reason = reason
+                self.finish_reason = reason
             case events.ToolCall():
                 self.answer.add_tool(piece)
                 self._checkpoints.grown(len(str(piece.arguments)))

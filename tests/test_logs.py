@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import logging.config
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -30,13 +30,9 @@ Read = Callable[[], str]
 
 
 @pytest.fixture
-def log() -> Iterator[logging.Logger]:
-    logger = logging.getLogger("ours")
-    logger.propagate = False
-    logger.setLevel(logging.DEBUG)
-    yield logger
-    logger.handlers.clear()
-    logger.propagate = True
+def log() -> logging.Logger:
+    """A logger that belongs to nobody: pytest would keep what is said, which xdist can't pass on."""
+    return logging.Logger("ours", logging.DEBUG)
 
 
 def written(log: logging.Logger, formatter: logging.Formatter) -> Read:

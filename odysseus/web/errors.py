@@ -35,6 +35,7 @@ from odysseus.errors import (
     Whose,
 )
 from odysseus.tasks import Tasks
+from odysseus.web.metrics import METRICS
 from odysseus.web.routes import STREAMING, is_stream
 from odysseus.web.schemas import ErrorOut, Problem
 
@@ -58,6 +59,7 @@ _STATUS: Mapping[type[RequestError], int] = {
     ModelsUnknown: 503,
 }
 _RETRY_AFTER_S = 5
+_AT_A_LIMIT = (413, 429, 503)
 _BODY_S = 60.0  # for the whole of a request's body; a proxy in front has it all before it asks us
 
 _CODES = {
@@ -115,6 +117,8 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
             raise  # an answer has begun; another one in the middle of it would only break it worse
         _log.exception("%s %s failed", request.method, request.path)
         answer = _error(500, "internal_error", "the service failed")
+    if answer.status in _AT_A_LIMIT and isinstance(answer.body, bytes):
+        request.app[METRICS].refused(orjson.loads(answer.body)["error"]["code"])
     return answer
 
 

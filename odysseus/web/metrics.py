@@ -13,15 +13,19 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from odysseus.agent import TOOL_ROUNDS
 from odysseus.run import Run
 from odysseus.runs import Runs
 from odysseus.saves import Saves
 from odysseus.stream_status import generation_of
+from odysseus.webhook import Webhook
 
 __all__ = ["METRICS", "Metrics"]
 
 _STATES = ("waiting", "streaming", "kept")
 _UPSTREAM_CODES = ("upstream_unreachable", "upstream_status", "upstream_timeout", "upstream_protocol")
+
+_LIMIT_CODES = ("too_many_runs", "too_many_queued_runs", "too_many_subscribers", "too_many_requests", "too_large")
 
 _SHORT = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _LONG = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1800, 7200)
@@ -50,14 +54,22 @@ class Metrics:
         self._upstream_errors = self._counter(
             "odysseus_upstream_errors", "Runs that a model server failed, by the error's code", "code"
         )
+        self._refused = self._counter("odysseus_refused", "Requests that met a limit, by the error's code", "code")
+        self._out_of_rounds = self._counter("odysseus_tool_rounds_used_up", "Runs that ended with `tool_rounds`")
         for kind in ("prompt", "completion"):
             self._tokens.labels(kind)
+        for code in _LIMIT_CODES:
+            self._refused.labels(code)
         for code in _UPSTREAM_CODES:  # from the start: a rate needs a zero to begin with
             self._upstream_errors.labels(code)
 
-    def read_off(self, runs: Runs[bytes], saves: Saves) -> None:
-        """Show what *runs* and *saves* count by themselves, too."""
-        self.registry.register(_Collector(runs, saves))
+    def read_off(self, runs: Runs[bytes], saves: Saves, webhook: Webhook | None) -> None:
+        """Show what these count by themselves, too."""
+        self.registry.register(_Collector(runs, saves, webhook))
+
+    def refused(self, code: str) -> None:
+        """A request was answered 413, 429 or 503, with an error of this code."""
+        self._refused.labels(code).inc()
 
     def ended(self, run: Run[bytes]) -> None:
         generation = generation_of(run)
@@ -73,6 +85,8 @@ class Metrics:
             self._stop.observe(max(0.0, generation.upstream_closed_at - run.stop_asked_at))
         if generation.save_s is not None:
             self._save.observe(generation.save_s)
+        if generation.finish_reason == TOOL_ROUNDS:
+            self._out_of_rounds.inc()
         if generation.error_code is not None:
             self._upstream_errors.labels(generation.error_code).inc()
 
@@ -87,8 +101,8 @@ METRICS = web.AppKey("metrics", Metrics)
 
 
 class _Collector(Collector):
-    def __init__(self, runs: Runs[bytes], saves: Saves) -> None:
-        self._runs, self._saves = runs, saves
+    def __init__(self, runs: Runs[bytes], saves: Saves, webhook: Webhook | None) -> None:
+        self._runs, self._saves, self._webhook = runs, saves, webhook
 
     def collect(self) -> Iterable[Metric]:
         every = self._runs.all()
@@ -112,6 +126,12 @@ class _Collector(Collector):
         yield GaugeMetricFamily("odysseus_log_bytes", "Bytes of all runs' logs", sum(run.log.size for run in every))
         yield CounterMetricFamily("odysseus_save_failures", "Attempts to save that failed", self._saves.retried)
         yield CounterMetricFamily("odysseus_saves_spooled", "Answers that had to wait in a file", self._saves.spooled)
+
+        hook = self._webhook
+        told = CounterMetricFamily("odysseus_webhook", "Ended runs that the webhook was told of", labels=["outcome"])
+        for outcome, number in (("delivered", hook.delivered), ("dropped", hook.dropped)) if hook else ():
+            told.add_metric([outcome], number)
+        yield told
 
     def _state(self, run: Run[bytes]) -> str:
         if run.ended.is_set():

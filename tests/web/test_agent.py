@@ -11,6 +11,7 @@ from tests.fake_upstream import Exchange, FakeUpstream, Script, in_turn, say, wa
 from tests.message_rules import check_request
 from tests.waiting import soon, until
 from tests.web.conftest import Serve, Service, Stream
+from tests.web.test_ops import metrics
 
 SUM = ("c1", "calculator", '{"expression": "17 * 23"}')
 CALLED = {"type": "tool_call", "call_id": "c1", "name": "calculator", "arguments": {"expression": "17 * 23"}}
@@ -130,6 +131,7 @@ async def test_too_many_rounds(serve: Serve, upstream: FakeUpstream) -> None:
     stream = await service.chat(mode="agent")
     assert await stream.ended() == ("done", None)
     assert stream.seen[-2]["finish_reason"] == "tool_rounds"
+    assert (await metrics(service))["odysseus_tool_rounds_used_up_total",] == 1
     assert kinds(stream).count("tool_result") == 3 == len(upstream.exchanges)
     answer = await service.answer(stream.session_id)
     assert (answer["status"], len(answer["parts"])) == ("done", 6)

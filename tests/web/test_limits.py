@@ -7,6 +7,7 @@ import pytest
 from tests.fake_upstream import FakeUpstream, say
 from tests.web.conftest import Answer, Serve
 from tests.web.test_accounts import SECRET, bearer
+from tests.web.test_ops import metrics
 
 
 def refusal(answer: Answer) -> tuple[int, str, str]:
@@ -77,3 +78,16 @@ async def test_subscribers_of_a_run(serve: Serve, upstream: FakeUpstream, way: s
         await service.stop(stream.session_id)
         assert await stream.ended() == ("stopped", "user_stop")
     assert await second.ended() == ("stopped", "user_stop")
+
+
+async def test_refusals_are_counted(serve: Serve, upstream: FakeUpstream) -> None:
+    """By their codes, and nothing else is."""
+    upstream.script = say("Hello", done=False)
+    service = await serve(max_runs=1, max_body_bytes=1000)
+    session = (await service.accepted())["session_id"]
+    for status, body in ((503, {"message": "Hi"}), (503, {"message": "Hi"}), (413, {"message": "x" * 1000})):
+        assert (await service.call("POST", "/api/chat_stream", body)).status == status
+    assert (await service.call("POST", "/api/chat_stream", {"message": "Hi", "session_id": session})).status == 409
+    refused = {key[1]: value for key, value in (await metrics(service)).items() if key[0] == "odysseus_refused_total"}
+    refused = {code: count for code, count in refused.items() if count}
+    assert refused == {"too_many_runs": 2, "too_large": 1}

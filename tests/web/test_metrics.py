@@ -18,7 +18,7 @@ from odysseus.web.lag import Lag
 from odysseus.web.routes import SERVICE
 from tests.fake_upstream import FakeUpstream, breaks, silent, status
 from tests.waiting import until
-from tests.web.conftest import Service
+from tests.web.conftest import Serve, Service
 from tests.web.test_ops import metrics
 
 DASHBOARD = Path(__file__).parent.parent.parent / "deploy" / "grafana.json"
@@ -129,7 +129,8 @@ def expressions(panel: dict[str, Any]) -> list[str]:
     return [target["expr"] for target in panel["targets"]]
 
 
-async def test_the_dashboard_shows_what_there_is(service: Service, upstream: FakeUpstream) -> None:
+async def test_the_dashboard_shows_what_there_is(serve: Serve) -> None:
+    service = await serve(webhook_url="http://127.0.0.1:1/", webhook_secret="sesame-" * 6)
     await (await service.chat()).rest()
     found = await metrics(service)
     panels = json.loads(DASHBOARD.read_text())["panels"]
@@ -141,7 +142,8 @@ async def test_the_dashboard_shows_what_there_is(service: Service, upstream: Fak
     }
 
 
-async def test_the_dashboard_groups_by_labels_that_there_are(service: Service) -> None:
+async def test_the_dashboard_groups_by_labels_that_there_are(serve: Serve) -> None:
+    service = await serve(webhook_url="http://127.0.0.1:1/", webhook_secret="sesame-" * 6)
     await (await service.chat()).rest()
     answer = await service.call("GET", "/metrics")
     labels: dict[str, set[str]] = {}

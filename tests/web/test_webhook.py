@@ -18,6 +18,7 @@ from aiohttp.test_utils import TestServer
 from tests.fake_upstream import FakeUpstream, say
 from tests.waiting import at_once, soon, until
 from tests.web.conftest import Serve, Service
+from tests.web.test_ops import metrics
 
 SECRET = "a webhook's secret, long enough.."
 DIRECT = {"compare_mode": True}
@@ -91,6 +92,7 @@ async def test_a_run_is_told_of_when_it_is_saved(service: Service, receiver: Rec
         "timings": answer["timings"],
         "ended_at": said["ended_at"],
     }
+    assert (await metrics(service))["odysseus_webhook_total", "delivered"] == 1
     assert said["timings"]["duration_ms"] > 0 and said["ended_at"].endswith("Z")
     assert b"Hello" not in receiver.raw[0] and b"secret" not in receiver.raw[0]
 
