@@ -39,7 +39,7 @@ def ended_run(number: int = 1) -> Run[bytes]:
     turn = Turn(session_id="ses_1", message_id=f"msg_{number}", run_id=f"run-{number}.5", owner=OWNER,
                 text="a question", model="m", mode=Mode.CHAT, detached=True)  # fmt: skip
     generation = Generation(turn, cast(Any, None), cast(Any, None), cast(Any, None))
-    generation._usage = UsageCount(prompt_tokens=1, completion_tokens=2, total_tokens=3)
+    generation.usage = UsageCount(prompt_tokens=1, completion_tokens=2, total_tokens=3)
     generation.timings = {"ttft_ms": 1.5, "duration_ms": 20.0}
     generation.answer.add("text", "an answer")
     run: Run[bytes] = Run(turn.run_id, turn.session_id, owner=OWNER, detached=True, about=generation)
