@@ -8,99 +8,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
-from typing import Any
 
 import aiohttp
 import pytest
 
 from odysseus.upstream.arrived import Arrived
 from tests.fake_upstream import Exchange, FakeUpstream, Script, say
+from tests.upstream.wire import SILENCE_S, Wire
 from tests.virtual_time import now, run_virtual
 from tests.waiting import at_once, soon, until
 
-SILENCE_S = 60.0
 AHEAD = 1024 * 1024
 BROKEN = aiohttp.ClientPayloadError("broken")
-
-
-class Protocol:
-    """The connection, as far as a body has to do with it. *more* is what its parser still has when it may go on."""
-
-    def __init__(self) -> None:
-        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.read_timeout: float | None = 5.0
-        self.calls: list[str] = []
-        self.more: Callable[[], None] = lambda: None
-
-    def data_received(self, data: bytes) -> None:
-        self.more()
-
-    def pause_reading(self) -> None:
-        self.calls.append("pause")
-
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        if resume_parser:
-            self.calls.append("resume")
-            more, self.more = self.more, lambda: None
-            more()
-
-    def eof_received(self) -> None: ...
-
-    def connection_lost(self, error: Exception | None) -> None: ...
-
-    pause_writing = resume_writing = eof_received
-
-
-class Wire:
-    """An answer whose body the tests feed."""
-
-    def __init__(self, *early: bytes, protocol: Protocol | None = None) -> None:
-        self.protocol = protocol or Protocol()
-        self.content = aiohttp.StreamReader(self.protocol, 2**18, loop=asyncio.get_running_loop())  # type: ignore[arg-type]
-        for data in early:
-            self.content.feed_data(data)
-        self.aborted = 0
-        self.ends: list[str] = []
-        """How the response was let go, each time."""
-        self.tapped: Any = None
-        """What gets the connection's bytes."""
-        transport = SimpleNamespace(abort=self._abort, get_extra_info=self._no_socket, set_protocol=self._set_protocol)
-        self.response: Any = SimpleNamespace(
-            content=self.content,
-            connection=SimpleNamespace(protocol=self.protocol, transport=transport),
-            release=lambda: self.ends.append("released"),
-            close=lambda: self.ends.append("closed"),
-        )
-        self.protocol.calls.clear()
-        self.used: list[bytes] = []
-        self.arrived = Arrived(self.response, SILENCE_S, self._use)
-        self.uses = False
-        """Whether what is offered is used."""
-
-    def feed(self, *parts: bytes) -> None:
-        """One read of the connection brings *parts*, each in a chunk of its own."""
-        more, self.protocol.more = self.protocol.more, lambda: self.parse(*parts)
-        self.tapped.data_received(b"")
-        self.protocol.more = more
-
-    def parse(self, *parts: bytes) -> None:
-        for data in parts:
-            self.content.feed_data(data)
-
-    def _use(self, data: bytes) -> bool:
-        if self.uses:
-            self.used.append(data)
-        return self.uses
-
-    def _set_protocol(self, protocol: Any) -> None:
-        self.tapped = protocol
-
-    def _no_socket(self, _: str) -> None:
-        raise OSError("closed already")
-
-    def _abort(self) -> None:
-        self.aborted += 1
 
 
 def timers() -> int:
@@ -424,91 +343,3 @@ async def test_lingering_keeps_a_connection_and_closing_drops_it() -> None:
             await arrived.linger(0.05)
             await until(lambda: not upstream.connections)
         arrived.close()
-
-
-# What is used before anybody is woken
-
-
-def test_a_read_is_offered_whole_to_one_that_can_use_it() -> None:
-    """In one piece, and nobody is woken; what can't be used goes to whoever waits."""
-
-    async def main() -> None:
-        wire = Wire()
-        taking = asyncio.create_task(wire.arrived.take())
-        await asyncio.sleep(0)
-        wire.uses = True
-        wire.feed(b"a", b"b")
-        wire.feed(b"c")
-        await asyncio.sleep(1)
-        assert (wire.used, taking.done()) == ([b"ab", b"c"], False)
-        wire.uses = False
-        wire.feed(b"d", b"e")
-        assert await taking == b"de"
-
-    run_virtual(main())
-
-
-def test_nothing_is_offered_past_what_still_waits() -> None:
-    """Nor while nobody waits: who has been woken, or has gone, is to see what came in its order."""
-
-    async def main() -> None:
-        wire = Wire(b"a")
-        wire.uses = True
-        wire.feed(b"b")
-        assert await wire.arrived.take() == b"ab"
-        taking = asyncio.create_task(wire.arrived.take())
-        await asyncio.sleep(0)
-        wire.uses = False
-        wire.feed(b"c")
-        wire.uses = True
-        wire.feed(b"d")
-        assert await taking == b"cd"
-        taking = asyncio.create_task(wire.arrived.take())
-        await asyncio.sleep(0)
-        taking.cancel()
-        wire.feed(b"e")
-        assert (await wire.arrived.take(), wire.used) == (b"e", [])
-
-    run_virtual(main())
-
-
-def test_use_that_fails() -> None:
-    """It is the waiting one's failure, not aiohttp's, and nothing is handed out a second time."""
-
-    async def main() -> None:
-        def fail(data: bytes) -> bool:
-            raise ValueError(data)
-
-        wire = Wire()
-        wire.arrived._use = fail
-        taking = asyncio.create_task(wire.arrived.take())
-        await asyncio.sleep(0)
-        wire.feed(b"a")
-        for waiting in (taking, wire.arrived.take()):
-            with pytest.raises(ValueError, match="a"):
-                await waiting
-        wire.arrived.close()
-        assert wire.aborted == 1
-
-    run_virtual(main())
-
-
-@pytest.mark.parametrize("end", ["eof", "error", "close"])
-def test_the_connection_is_given_back(end: str) -> None:
-    """The next answer on it may begin at once."""
-
-    async def main() -> None:
-        wire = Wire()
-        assert wire.tapped is not wire.protocol
-        if end == "close":
-            wire.arrived.close()
-        elif end == "error":
-            wire.content.set_exception(BROKEN)
-        else:
-            wire.content.feed_eof()
-        assert wire.tapped is wire.protocol
-        wire.tapped = None
-        wire.arrived.close()
-        assert wire.tapped is None
-
-    run_virtual(main())

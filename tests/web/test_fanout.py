@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -46,18 +46,15 @@ class Stage:
     def __init__(self, **settings: Any) -> None:
         self.runs: Runs[bytes] = Runs()
         self.run: Run[bytes] = Run("run_1", "ses_1", owner="", detached=True, about=None)
-        self.frames: list[bytes] = []
-        """Those of the run so far."""
-        self.transports: list[asyncio.Transport] = []
-        """The service's side of each connection, in the order they came."""
+        self.frames: list[bytes] = []  # of the run so far
+        self.transports: list[asyncio.Transport] = []  # the service's sides of the connections, as they came
         self.port = 0
-        app = web.Application()
+        self.app = app = web.Application()
         app[SETTINGS] = Settings(**({"ping_interval_s": 1000, "send_timeout_s": 60} | settings))
         app[PULSE] = self.pulse = Pulse(app[SETTINGS].ping_interval_s)
-        app[GUARD] = Guard(self._none_revoked)
+        app[GUARD] = Guard(lambda ids: asyncio.sleep(0, set()))
         app[SERVICE] = SimpleNamespace(runs=self.runs)  # type: ignore[assignment]
         app.router.add_get("/{seq}", self._follow)
-        self.app = app
 
     async def join(self, seq: int = 0, *, version: str = "1.1", small: bool = False) -> Client:
         """Return a client that has the head of its answer and has sent for frames from *seq* on."""
@@ -73,8 +70,7 @@ class Stage:
 
     @property
     def riding(self) -> int:
-        assert isinstance(self.run.outlet, Fanout | None)
-        return len(self.run.outlet._riders) if self.run.outlet is not None else 0
+        return len(self.run.outlet._riders) if isinstance(self.run.outlet, Fanout) else 0
 
     def say(self, *frames: bytes) -> None:
         for one in frames:
@@ -101,15 +97,13 @@ class Stage:
         await until(lambda: not self.runs.subscribers and not any(self.pulse._slots))
         assert self.riding == self.run.subscribers == 0
 
-    async def _none_revoked(self, ids: Collection[str]) -> set[str]:
-        return set()
-
     async def _follow(self, request: web.Request) -> web.StreamResponse:
-        assert request.transport is not None
+        transport = request.transport
+        assert transport is not None
         request[IDENTITY] = Identity("")
-        self.transports.append(request.transport)
+        self.transports.append(transport)
         if "small" in request.query:
-            request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
         return await follow(request, self.run, int(request.match_info["seq"]))
 
 
