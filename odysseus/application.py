@@ -54,9 +54,12 @@ from odysseus.web.share import SECRET
 from odysseus.web.stream import GUARD, PULSE
 from odysseus.webhook import HttpPost, Webhook
 
-__all__ = ["create_app", "create_runner", "drain", "log_to_stderr"]
+__all__ = ["ROUTES", "create_app", "create_runner", "drain", "log_to_stderr"]
 
 _log = logging.getLogger(__name__)
+
+ROUTES = tuple(route for room in (chat, compare, sessions, accounts, share, audit, ops) for route in room.ROUTES)
+"""Everything the service answers."""
 
 _SAVES_S = 25.0  # more than the retries of a save and the spool take together
 _CONNECTIONS_S = 1.0  # what a client that doesn't read its last frames gets; the server spends it twice
@@ -68,11 +71,7 @@ def create_app(settings: Settings) -> web.Application:
     tasks = Tasks()
     origins = Origins(settings.cors_origins)
     app = web.Application(
-        middlewares=[
-            origins.answer_preflight,
-            errors_as_json,
-            until_answered(tasks, let_in),
-        ],
+        middlewares=[origins.answer_preflight, errors_as_json, until_answered(tasks, let_in)],
         client_max_size=settings.max_body_bytes,
     )
     app.on_response_prepare.append(origins.tell)
@@ -80,17 +79,8 @@ def create_app(settings: Settings) -> web.Application:
     app[PROXIES] = TrustedProxies(settings.trusted_proxies)
     app[RATES] = Rates(settings.requests_per_minute)
     app[PULSE] = Pulse(settings.ping_interval_s)
-    routes = [
-        *chat.ROUTES,
-        *compare.ROUTES,
-        *sessions.ROUTES,
-        *accounts.ROUTES,
-        *share.ROUTES,
-        *audit.ROUTES,
-        *ops.ROUTES,
-    ]
-    add_routes(app, routes)
-    app[ops.OPENAPI] = describe(routes)
+    add_routes(app, ROUTES)
+    app[ops.OPENAPI] = describe(ROUTES)
 
     async def lifetime(app: web.Application) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:

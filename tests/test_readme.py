@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from odysseus.web import accounts, audit, chat, compare, ops, sessions, share
+from odysseus.application import ROUTES
 from tests.readme import README, with_settings
 
 
@@ -12,6 +12,5 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
 
 def test_every_route_is_named() -> None:
     text = README.read_text()
-    rooms = (chat, compare, sessions, accounts, share, audit, ops)
-    for route in (route for room in rooms for route in room.ROUTES):
+    for route in ROUTES:
         assert f"`{route.method} {route.path}`" in text or f"`{route.path}`" in text, route.path
