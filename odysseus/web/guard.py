@@ -49,6 +49,8 @@ class Guard:
                 await self._look()
             except StoreError as error:
                 _log.warning("whether tokens are revoked can't be asked: %s", error)
+            except Exception:  # whatever it is, revoked tokens must not stay good for it
+                _log.exception("the look at who watches failed")
 
     async def _look(self) -> None:
         ids = {identity.token_id for identity in self._streams.values() if identity.token_id is not None}
