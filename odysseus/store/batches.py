@@ -10,12 +10,14 @@ from odysseus.tasks import Tasks
 
 __all__ = ["Batches"]
 
+_MOST = 100  # at once: what a batch costs is paid in one piece, while every stream waits
+
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
 class Batches(Generic[_T, _R]):
-    """Gives what `add` is called with to *write*, in order, several at a time, and one time after the other.
+    """Gives what `add` is called with to *write*, in order, up to a hundred at a time, and one time after the other.
 
     *write* returns a result for each. If it raises, each is written alone, so that one which can't be written doesn't
     take the others down; not after a `TimeoutError`, which would come again for each.
@@ -39,7 +41,7 @@ class Batches(Generic[_T, _R]):
         batch: list[tuple[_T, asyncio.Future[_R]]] = []
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting, []
+                batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
                 if not await self._written(batch):
                     for one in batch:
                         await self._written([one])

@@ -12,13 +12,14 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from odysseus.errors import SettingsError, StoreError
 from odysseus.tasks import Tasks
@@ -60,9 +61,9 @@ class Database:
         self._tasks = Tasks()
         if self.dialect == "postgresql":
             limits = {"timeout": _CONNECT_S, "command_timeout": _STATEMENT_S}
-            self._engine = create_async_engine(url, pool_pre_ping=True, connect_args=limits, hide_parameters=True)
+            self._engine = _engine(url, pool_pre_ping=True, connect_args=limits)
         else:
-            self._engine = create_async_engine(url, hide_parameters=True)
+            self._engine = _engine(url)
         # SQLite has one writer at a time. A lock of ours is fair; its own waiting is a sleep that grows.
         self._writer = asyncio.Lock() if self.dialect == "sqlite" else None
         if self._writer is not None:
@@ -112,6 +113,16 @@ class Database:
             await connection.execution_options(odysseus_write=write)
             async with connection.begin():
                 return await work(connection)
+
+
+def _engine(url: sa.URL, **options: Any) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        hide_parameters=True,
+        json_serializer=lambda value: orjson.dumps(value).decode(),
+        json_deserializer=orjson.loads,
+        **options,
+    )
 
 
 def _set_up_sqlite(connection: Any, _record: object) -> None:
