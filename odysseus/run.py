@@ -1,4 +1,4 @@
-"""One run: its log, its readers, and what it needs to know of whoever pulls it and whoever watches.
+"""One run: a feed, and what it needs to know of whoever pulls it and whoever may end it.
 
 The rules of a run's life are in `runs`; a `Run` is what they act on.
 """
@@ -10,17 +10,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol
 
+from odysseus.feed import Feed
 from odysseus.ledger import Ledger
-from odysseus.replay import Frame, Log
+from odysseus.replay import Frame
 from odysseus.states import Ending, Status, StopReason
 
-__all__ = ["ClientGone", "Closing", "Connect", "IfBusy", "Lane", "Limits", "Opening", "Outlet", "Reader", "Run", "Sink"]
-
-_SLICE_BYTES = 256 * 1024  # what a reader takes at once: a long replay must not hold the loop, nor a second copy
-
-_Taken = TypeVar("_Taken", bytes, str, contravariant=True)
+__all__ = ["ClientGone", "Closing", "Connect", "IfBusy", "Lane", "Limits", "Opening", "Run", "Sink"]
 
 Opening = Callable[[], Awaitable[None]]
 Closing = Callable[[Ending, BaseException | None], Awaitable[Sequence[Frame]]]
@@ -66,27 +63,17 @@ class Sink(Protocol[Frame]):
         """As `write`, without waiting: for what came at one moment in which the sink was free."""
 
 
-class Outlet(Protocol[_Taken]):
-    """Takes a run's frames in the moment they come, for readers that have all before them. Must not wait or raise."""
-
-    def push(self, frame: _Taken) -> None: ...
-
-    def wake(self) -> None:
-        """The log has more than was pushed, or the run has ended."""
-
-
 class ClientGone(Exception):
     """A direct run's sink broke: told apart from a `ConnectionError` of the source."""
 
 
-class Run(Generic[Frame]):
+class Run(Feed[Frame]):
     """One generation, from its admission until its log is freed."""
 
     def __init__(
         self, run_id: str, session_id: str, *, owner: str, detached: bool, about: object, ledger: Ledger | None = None
     ) -> None:
-        self.id = run_id
-        self.session_id = session_id
+        super().__init__(run_id, session_id)
         self.owner = owner
         self.detached = detached
         self.about = about
@@ -97,27 +84,17 @@ class Run(Generic[Frame]):
         """Whoever pulls: set at admission, never raises for a detached run. Await it through `asyncio.shield`."""
         self.status = Status.STREAMING
         self.stop_reason: StopReason | None = None
-        self.log: Log[Frame] = Log()
-        self.subscribers = 0
         self.started_at = datetime.now(UTC)
         self.ended_at: datetime | None = None
         self.stop_asked_at: float | None = None
         """Loop time of the first stop, whoever asked; None while nobody has."""
         self.accepted = asyncio.Event()
         """Set when `opening` has ended, one way or the other; see `wait_accepted`."""
-        self.ended = asyncio.Event()
-        """Set when nothing more will come: after the save, after the last frame."""
         self.refusal: BaseException | None = None  # why `opening` failed: then nothing has happened
         self.asked: Ending | None = None  # the first stop that was asked for; later ones change nothing
         self.ending: Ending | None = None  # decided: from here on a stop comes too late
         self.entered = False  # the pulling task has made its first step
         self.cancelled_by_us = False
-        self.last_frame_at = 0.0
-        self.unwatched_since = 0.0  # when it was first pulled, or the last subscriber left after that
-        self._loop = asyncio.get_running_loop()  # to ask for it costs a system call, and a frame has none to spare
-        self.outlet: Outlet[Frame] | None = None
-        self._waiters: set[asyncio.Future[None]] = set()
-        self.overdue = False  # the grace time is over, a subscriber still reads
 
     async def wait_accepted(self) -> None:
         """Wait until the run is accepted. Raises what `opening` raised."""
@@ -145,34 +122,13 @@ class Run(Generic[Frame]):
         self.cancelled_by_us = True
         self.task.cancel()
 
-    def append(self, frame: Frame) -> None:
-        self.log.append(frame)
-        self.last_frame_at = self._loop.time()
-        if self.outlet is not None:
-            self.outlet.push(frame)
-        if self._waiters:
-            self._wake_waiters()
+    def joined(self) -> int:
+        super().joined()
+        return self.ledger.joined()
 
-    def wake(self) -> None:
-        """Wake the readers that wait. Those already woken read on by themselves, so a burst wakes each once."""
-        if self.outlet is not None:
-            self.outlet.wake()
-        self._wake_waiters()
-
-    def _wake_waiters(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
-
-    async def changed(self) -> None:
-        """Wait for the next `wake`. Cancelling leaves nothing behind."""
-        waiter = self._loop.create_future()
-        self._waiters.add(waiter)
-        try:
-            await waiter
-        finally:
-            self._waiters.discard(waiter)
+    def left(self, number: int) -> None:
+        self.ledger.left(number)
+        super().left(number)
 
 
 class Lane(Generic[Frame]):
@@ -200,27 +156,3 @@ class Lane(Generic[Frame]):
 
 
 Connect = Callable[[Lane[Frame]], None]
-
-
-class Reader(Generic[Frame]):
-    """One subscriber: a cursor into the run's log, and nothing else, so that it can't hold the run up."""
-
-    def __init__(self, run: Run[Frame], seq: int) -> None:
-        self.run: Run[Frame] = run
-        self.seq = seq
-        """The next frame's number."""
-
-    async def read(self) -> Sequence[Frame]:
-        """Return the frames that have come since the last call, at most about 256 KiB; none when the run has ended.
-
-        Waits for one at least. Cancelling loses nothing: the same call can be made again.
-        """
-        while self.seq == len(self.run.log) and not self.run.ended.is_set():
-            await self.run.changed()
-        return self.take()
-
-    def take(self) -> Sequence[Frame]:
-        """As `read`, without waiting: none when there are none yet."""
-        frames: Sequence[Frame] = self.run.log.read(self.seq, _SLICE_BYTES)
-        self.seq += len(frames)
-        return frames

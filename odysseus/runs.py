@@ -15,13 +15,15 @@ import secrets
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Generic
 
 from odysseus.errors import Busy, Draining, NotFound, StoppedBeforeStart, TooMany, Whose
+from odysseus.feed import Feed, Reader
 from odysseus.ledger import Ledger
 from odysseus.lifetime import Lifetime
 from odysseus.replay import Frame, next_seq
-from odysseus.run import Closing, Connect, IfBusy, Limits, Opening, Reader, Run, Sink
+from odysseus.run import Closing, Connect, IfBusy, Limits, Opening, Run, Sink
 from odysseus.states import Ending, StopReason
 from odysseus.tasks import Tasks
 from odysseus.tombstones import Tombstones
@@ -194,29 +196,24 @@ class Runs(Generic[Frame]):
     def all(self) -> Sequence[Run[Frame]]:
         return tuple(self._runs.values())
 
-    def check_room_for_subscriber(self, run: Run[Frame] | None = None) -> None:
-        """Raises `TooMany` if there is none, here or at *run*."""
+    def check_room_for_subscriber(self, feed: Feed[Frame] | None = None) -> None:
+        """Raises `TooMany` if there is none, here or at *feed*."""
         if self.subscribers >= self._limits.max_subscribers:
             raise TooMany("subscribers", self._limits.max_subscribers)
-        if run is not None and run.subscribers >= self._limits.max_subscribers_per_run:
+        if feed is not None and feed.subscribers >= self._limits.max_subscribers_per_run:
             raise TooMany("subscribers", self._limits.max_subscribers_per_run, whose=Whose.RUN)
 
     @contextmanager
-    def reader(self, run: Run[Frame], seq: int = 0) -> Iterator[Reader[Frame]]:
-        """Subscribe to *run* from frame *seq* on, until the block is left. Raises `TooMany`."""
-        self.check_room_for_subscriber(run)
+    def reader(self, feed: Feed[Frame], seq: int = 0) -> Iterator[Reader[Frame]]:
+        """Subscribe to *feed* from frame *seq* on, until the block is left. Raises `TooMany`."""
+        self.check_room_for_subscriber(feed)
         self.subscribers += 1
-        run.subscribers += 1
-        number = run.ledger.joined()
+        number = feed.joined()
         try:
-            yield Reader(run, seq)
+            yield Reader(feed, seq)
         finally:
-            run.ledger.left(number)
             self.subscribers -= 1
-            run.subscribers -= 1
-            run.unwatched_since = asyncio.get_running_loop().time()
-            if run.overdue and not run.subscribers:
-                self._evict(run)
+            feed.left(number)
 
     async def subscribe(self, session_id: str, *, last_event_id: str | None = None) -> AsyncGenerator[Frame, None]:
         """Yield the current run's frames after *last_event_id*, then live to the end. Leaving it stops nothing.
@@ -336,7 +333,7 @@ class Runs(Generic[Frame]):
 
     def _grace_over(self, run: Run[Frame]) -> None:
         if run.subscribers:
-            run.overdue = True
+            run.on_unwatched = partial(self._evict, run)
         else:
             self._evict(run)
 

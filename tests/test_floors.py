@@ -17,7 +17,8 @@ GROUND = (
 )
 FLOORS = (
     *GROUND,
-    ("tasks", "run", "data_folder", "accounts"),
+    ("tasks", "feed", "data_folder", "accounts"),
+    ("run",),
     ("upstream", "store", "watchdogs"),
     ("saves", "checkpoints", "lifetime", "conversation", "tools", "approvals"),
     ("agent", "runs"),
@@ -63,9 +64,12 @@ def test_imports_go_down(path: Path) -> None:
     ("rooms", "unknown"),
     [
         (sum(GROUND, ()), {"asyncio", "socket", "aiohttp", "aiohttp_sse", "sqlalchemy", "threading"}),
-        (("run", "runs", "lifetime", "watchdogs", "tasks"), {"aiohttp", "aiohttp_sse", "sqlalchemy", "pydantic"}),
         (
-            ("run", "runs", "lifetime"),
+            ("feed", "run", "runs", "lifetime", "watchdogs", "tasks"),
+            {"aiohttp", "aiohttp_sse", "sqlalchemy", "pydantic"},
+        ),
+        (
+            ("feed", "run", "runs", "lifetime"),
             {f"odysseus.{room}" for room in ("store", "upstream", "generation", "web", "events")},
         ),
         (("generation", "saves", "checkpoints"), {"aiohttp", "aiohttp_sse", "odysseus.runs", "odysseus.web"}),

@@ -174,7 +174,7 @@ async def test_a_reader_that_never_reads_costs_nothing() -> None:
         assert run.subscribers == runs.subscribers == 500
         await run.task
         assert now() == 1.0
-        assert all(vars(reader) == {"run": run, "seq": 0} for reader in readers)
+        assert all(vars(reader) == {"feed": run, "seq": 0} for reader in readers)
         assert not run._waiters
         assert asyncio.all_tasks() == tasks
         assert len(await readers[7].read()) == 1002

@@ -24,12 +24,13 @@ from odysseus.checkpoints import Checkpoints
 from odysseus.conversation import conversation
 from odysseus.errors import StoreError
 from odysseus.events import ApprovalRequest, ToolResult
+from odysseus.feed import Reader
 from odysseus.generation import Generation
 from odysseus.ledger import Ledger
 from odysseus.lifetime import Lifetime
 from odysseus.messages import Final, Mode, Turn, now
 from odysseus.replay import next_seq
-from odysseus.run import Lane, Reader, Run
+from odysseus.run import Lane, Run
 from odysseus.runs import Runs
 from odysseus.saves import Saved, Saves
 from odysseus.states import Status

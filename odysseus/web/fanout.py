@@ -10,7 +10,7 @@ import asyncio
 
 from aiohttp import web
 
-from odysseus.run import Reader, Run
+from odysseus.feed import Feed, Reader
 from odysseus.web.routes import SERVICE
 from odysseus.web.stream import EventStream, chunk
 
@@ -20,12 +20,12 @@ _LONG = 64 * 1024  # a longer frame fills buffers: each client takes it at its o
 
 
 class Fanout:
-    """The outlet of *run*: see `odysseus.run.Outlet`."""
+    """The outlet of *feed*: see `odysseus.feed.Outlet`."""
 
-    def __init__(self, run: Run[bytes]) -> None:
-        self._run = run
+    def __init__(self, feed: Feed[bytes]) -> None:
+        self._feed = feed
         self._riders: dict[EventStream, tuple[Reader[bytes], asyncio.Future[None]]] = {}
-        self._handed = len(run.log)
+        self._handed = len(feed.log)
         """How many frames every rider has."""
 
     async def ride(self, stream: EventStream, reader: Reader[bytes]) -> None:
@@ -46,7 +46,7 @@ class Fanout:
         behind = [stream for stream in self._riders if not stream.push(frame, data)]
         for stream in behind:
             self._release(stream)
-        self._handed = len(self._run.log)
+        self._handed = len(self._feed.log)
 
     def wake(self) -> None:
         for stream in tuple(self._riders):
@@ -59,20 +59,20 @@ class Fanout:
             released.set_result(None)
 
 
-async def follow(request: web.Request, run: Run[bytes], seq: int) -> web.StreamResponse:
-    """Stream *run* from frame *seq* on to this client, to its end. Leaving stops nothing."""
+async def follow(request: web.Request, feed: Feed[bytes], seq: int) -> web.StreamResponse:
+    """Stream *feed* from frame *seq* on to this client, to its end. Leaving stops nothing."""
     stream = EventStream(request)
-    with request.app[SERVICE].runs.reader(run, seq) as reader:
+    with request.app[SERVICE].runs.reader(feed, seq) as reader:
         try:
-            await stream.open(run)
+            await stream.begin(feed.id, feed.session_id)
             while True:
                 if frames := reader.take():
                     await stream.write(b"".join(frames))
                     await asyncio.sleep(0)
-                elif run.ended.is_set():
+                elif feed.over:
                     break
                 else:
-                    await _fanout_of(run).ride(stream, reader)
+                    await _fanout_of(feed).ride(stream, reader)
         except ConnectionError:
             pass
         finally:
@@ -80,8 +80,8 @@ async def follow(request: web.Request, run: Run[bytes], seq: int) -> web.StreamR
     return stream
 
 
-def _fanout_of(run: Run[bytes]) -> Fanout:
-    if run.outlet is None:
-        run.outlet = Fanout(run)
-    assert isinstance(run.outlet, Fanout)
-    return run.outlet
+def _fanout_of(feed: Feed[bytes]) -> Fanout:
+    if feed.outlet is None:
+        feed.outlet = Fanout(feed)
+    assert isinstance(feed.outlet, Fanout)
+    return feed.outlet

@@ -12,8 +12,9 @@ from typing import Any
 
 from odysseus.application import recover
 from odysseus.errors import RequestError, StoreError, TooMany
+from odysseus.feed import Reader
 from odysseus.replay import event_id
-from odysseus.run import IfBusy, Reader, Run
+from odysseus.run import IfBusy, Run
 from odysseus.runs import Runs
 from odysseus.saves import Saves
 from odysseus.states import Ending
