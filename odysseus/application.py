@@ -20,6 +20,7 @@ from odysseus.compares import Compares
 from odysseus.data_folder import data_folder
 from odysseus.ended_line import log_ended
 from odysseus.logs import configuration
+from odysseus.nodes import alone, among_others
 from odysseus.rates import Rates
 from odysseus.run import Limits, Run
 from odysseus.runs import Runs
@@ -27,15 +28,19 @@ from odysseus.saves import FileSpool, Saves
 from odysseus.server_settings import UpstreamSettings
 from odysseus.service import Service
 from odysseus.settings import Settings
+from odysseus.states import StopReason
 from odysseus.store import Database, Store, database_url
+from odysseus.store.nodes import Nodes
 from odysseus.store.tokens import Tokens
 from odysseus.tasks import Tasks
+from odysseus.told import Told, told_of_run
 from odysseus.tools.calculator import calculator
 from odysseus.tools.current_time import current_time
 from odysseus.tools.fetch_url import UrlFetcher
 from odysseus.tools.functions import tool_of
 from odysseus.tools.search_sessions import search_sessions_tool
 from odysseus.tools.toolbox import Toolbox, ToolServer
+from odysseus.turns import Turns
 from odysseus.upstream.catalog import Catalog
 from odysseus.upstream.client import Client
 from odysseus.upstream.demo import DemoServer
@@ -94,7 +99,6 @@ def create_app(settings: Settings) -> web.Application:
             tokens = Tokens(database)
             app[ACCOUNTS] = configured_accounts(settings, tokens)
             saves = Saves(store.finish, FileSpool(folder / "spool"), tasks)
-            await recover(store, saves)
             catalog = Catalog([_server(server, settings) for server in await _model_servers(settings, stack)])
             stack.push_async_callback(catalog.close)
             webhook = _webhook(settings, stack)
@@ -102,17 +106,27 @@ def create_app(settings: Settings) -> web.Application:
             stack.callback(saves.close)
             app[METRICS] = metrics = Metrics()
 
-            def on_ended(run: Run[bytes]) -> None:
-                metrics.ended(run)
-                log_ended(run)
+            def tell(told: Told) -> None:
+                log_ended(told)
                 if webhook is not None:
-                    webhook.tell(run)
+                    webhook.tell(told)
+
+            def on_ended(run: Run[bytes]) -> None:
+                if run.stop_reason is not StopReason.NODE_LOST:  # that is another node's to tell
+                    metrics.ended(run)
+                    tell(told_of_run(run))
 
             runs: Runs[bytes] = Runs(_limits(settings), tasks=tasks, on_ended=on_ended)
             metrics.read_off(runs, saves, webhook)
+            nodes = Nodes(database)
+            if settings.redis_url is None:
+                elsewhere = await alone(store, nodes, saves)
+            else:
+                elsewhere = await among_others(settings, folder, runs, store, nodes, saves, tell, tasks, stack)
             stack.callback(Lag(metrics.loop_lag.observe).stop)
             toolbox = await _toolbox(settings, store, stack)
-            app[SERVICE] = Service(runs, store, catalog, toolbox, _agent_limits(settings), saves, tasks)
+            turns = Turns(store, catalog, toolbox, _agent_limits(settings), saves, tasks)
+            app[SERVICE] = Service(runs, store, turns, elsewhere)
             app[COMPARES] = Compares(app[SERVICE], pane_expiry_s=settings.pane_expiry_s)
             app[GUARD] = Guard(tokens.revoked)
             watching = tasks.spawn(app[GUARD].watch())
@@ -161,15 +175,8 @@ def log_to_stderr(settings: Settings) -> None:
 
 async def drain(app: web.Application) -> None:
     """Take no new runs, let the live ones go on for `DRAIN_S`, then stop and save them. A second call finds it done."""
+    app[SERVICE].elsewhere.hand_over()
     await app[SERVICE].runs.drain(app[SETTINGS].drain_s, _SAVES_S)
-
-
-async def recover(store: Store, saves: Saves) -> None:
-    """Settle what an earlier process left: its spooled answers first, they know more than the last checkpoint."""
-    if spooled := await saves.recover():
-        _log.warning("%d answers of an earlier process went from the spool to the store", spooled)
-    if lost := await store.interrupt_streaming(but=await saves.waiting()):
-        _log.warning("%d answers of an earlier process were cut short by its death", lost)
 
 
 def _webhook(settings: Settings, stack: AsyncExitStack) -> Webhook | None:

@@ -54,7 +54,7 @@ async def audit(service: Service, owner: str, run_id: str) -> Audit:
         detached=message.detached,
         status=message.status,
         stop_reason=message.stop_reason,
-        entries=_whole(message, await service.store.ledger_of(run_id)),
+        entries=_whole(message, await service.ledger(message)),
     )
 
 

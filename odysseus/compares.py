@@ -8,8 +8,9 @@ from datetime import timedelta
 from odysseus.errors import AlreadyClaimed, Busy, InvalidField, NotFound
 from odysseus.messages import Compare, Message, Mode, now
 from odysseus.run import Sink
-from odysseus.service import Request, Service
+from odysseus.service import Service
 from odysseus.stream_status import generation_of
+from odysseus.turns import Request
 
 __all__ = ["Compares"]
 
@@ -25,7 +26,7 @@ class Compares:
         """Make a compare; each of its panes waits for its one client. Raises `InvalidField`, `ModelsUnknown`."""
         for place, model in enumerate(models):
             try:
-                await self._service.catalog.find(model)
+                await self._service.turns.catalog.find(model)
             except InvalidField as error:
                 raise InvalidField(f"models.{place}", error.problem) from error
         return await self._service.store.create_compare(owner, prompt=prompt, mode=mode, system=system, models=models)
@@ -62,4 +63,4 @@ class Compares:
         """Return the compare and each pane's answer, None for one that wasn't started. Raises `NotFound`."""
         compare = await self._service.store.compare(compare_id, owner)
         answers = [await self._service.store.latest_answer(pane.session_id) for pane in compare.panes]
-        return compare, [answer and self._service.fresh(answer) for answer in answers]
+        return compare, [answer and await self._service.fresh(answer) for answer in answers]

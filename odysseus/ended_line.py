@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import logging
 
-from odysseus.run import Run
-from odysseus.stream_status import generation_of
+from odysseus.told import Told
 
 __all__ = ["log_ended"]
 
 _log = logging.getLogger(__name__)
 
 
-def log_ended(run: Run[bytes]) -> None:
-    generation = generation_of(run)
-    usage, timings = generation.usage, generation.timings
+def log_ended(told: Told) -> None:
+    usage, timings = told.usage, told.timings
     fields = {
-        "run_id": run.id,
-        "session_id": run.session_id,
-        **({"owner": run.owner} if run.owner else {}),
-        "status": run.status,
-        "stop_reason": run.stop_reason,
-        "model": generation.turn.model,
-        "mode": generation.turn.mode,
-        "detached": run.detached,
+        "run_id": told.run_id,
+        "session_id": told.session_id,
+        **({"owner": told.owner} if told.owner else {}),
+        "status": told.status,
+        "stop_reason": told.stop_reason,
+        "model": told.model,
+        "mode": told.mode,
+        "detached": told.detached,
         "prompt_tokens": None if usage is None else usage["prompt_tokens"],
         "completion_tokens": None if usage is None else usage["completion_tokens"],
-        "events": len(run.log),
+        "events": told.events,
         "duration_ms": None if timings is None else timings["duration_ms"],
         "ttft_ms": None if timings is None else timings["ttft_ms"],
     }
-    texts = {"user_message": generation.turn.text, "answer": generation.answer.content}
-    _log.info("run ended", extra={"fields": fields, "texts": texts})
+    _log.info("run ended", extra={"fields": fields, "texts": {"user_message": told.text, "answer": told.answer}})

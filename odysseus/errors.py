@@ -14,6 +14,10 @@
     │   ├── TooMany              a limit is reached: the service's, an account's, a session's, a run's
     │   ├── TooManyRequests      an account asks too often
     │   ├── Draining             the service is going down
+    │   ├── RunExists            another run has the id that was asked for
+    │   ├── NodeExpelled         the other nodes took this one for dead
+    │   ├── NodeUnreachable      the node that has the run doesn't answer
+    │   ├── LogUnreachable       the runs' logs can't be shared now, so none is started
     │   └── ModelsUnknown        no model server has said what it serves
     ├── StoreError               the database failed us
     └── StreamFailed             a generation can't go on
@@ -35,10 +39,14 @@ __all__ = [
     "Draining",
     "Forbidden",
     "InvalidField",
+    "LogUnreachable",
     "ModelsUnknown",
+    "NodeExpelled",
+    "NodeUnreachable",
     "NotFound",
     "OdysseusError",
     "RequestError",
+    "RunExists",
     "SettingsError",
     "StoppedBeforeStart",
     "StoreError",
@@ -208,6 +216,46 @@ class Draining(RequestError):
 
     def __str__(self) -> str:
         return "the service is shutting down; try again soon"
+
+
+class RunExists(RequestError):
+    """Run *run_id* began somewhere between the look for it and the start of another one."""
+
+    code = "run_exists"
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} has been started by another request"
+
+
+class NodeExpelled(RequestError):
+    code = "node_expelled"
+
+    def __str__(self) -> str:
+        return "this node was silent for too long, and is joining the others again; try again soon"
+
+
+class NodeUnreachable(RequestError):
+    """The node that has the run doesn't answer; *what* says what becomes of the request."""
+
+    code = "node_unreachable"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"the node that has this run doesn't answer; {self.what}"
+
+
+class LogUnreachable(RequestError):
+    code = "redis_unreachable"
+
+    def __str__(self) -> str:
+        return "Redis can't be reached, and without it no run is started here; try again soon"
 
 
 class ModelsUnknown(RequestError):

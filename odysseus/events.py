@@ -36,6 +36,7 @@ __all__ = [
     "ToolResultPart",
     "Usage",
     "UsageCount",
+    "last_frame_of_lost",
     "snapshot_frames",
 ]
 
@@ -202,6 +203,12 @@ class Frames:
         return self.encode(event) + _DONE
 
 
+def last_frame_of_lost(run_id: str, ended: Ended) -> bytes:
+    """Return the last frame of a run that ends without the one who numbered its frames: he may have given out more
+    numbers than anybody else knows of."""
+    return sse.encode(orjson.dumps(ended), event_id(run_id, END)) + _DONE
+
+
 def snapshot_frames(run_id: str, snapshot: Snapshot, ended: Ended) -> bytes:
     """Return the stream that stands in for a run whose frames are gone."""
-    return sse.encode(orjson.dumps(snapshot)) + sse.encode(orjson.dumps(ended), event_id(run_id, END)) + _DONE
+    return sse.encode(orjson.dumps(snapshot)) + last_frame_of_lost(run_id, ended)

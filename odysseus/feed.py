@@ -41,12 +41,17 @@ class Feed(Generic[Frame]):
         self.on_unwatched: Callable[[], None] | None = None
         """Called when the last subscriber has left."""
         self._loop = asyncio.get_running_loop()  # to ask for it costs a system call, and a frame has none to spare
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: set[Callable[[], None]] = set()
 
     @property
     def over(self) -> bool:
         """Whether a reader that has the whole log has nothing to wait for."""
         return self.ended.is_set() or self.released
+
+    @property
+    def numbered(self) -> int:
+        """How many of the frames have a number, which an event id can name."""
+        return len(self.log)
 
     def joined(self) -> int:
         """Count a subscriber; return the number to give to `left`."""
@@ -79,19 +84,27 @@ class Feed(Generic[Frame]):
         self._wake_waiters()
 
     def _wake_waiters(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
+        waiters, self._waiters = self._waiters, set()
+        for wake in waiters:
+            wake()
+
+    def at_change(self, call: Callable[[], None]) -> None:
+        """Call *call*, once, at the next `wake`, or frame."""
+        self._waiters.add(call)
 
     async def changed(self) -> None:
         """Wait for the next `wake`, or frame. Cancelling leaves nothing behind."""
         waiter = self._loop.create_future()
-        self._waiters.add(waiter)
+
+        def wake() -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        self._waiters.add(wake)
         try:
             await waiter
         finally:
-            self._waiters.discard(waiter)
+            self._waiters.discard(wake)
 
 
 class Reader(Generic[Frame]):

@@ -20,7 +20,7 @@ from odysseus.conversation import conversation
 from odysseus.errors import StreamFailed
 from odysseus.events import Ended, Frames, Part, Started, Timings, UsageCount
 from odysseus.ledger import Event, Ledger
-from odysseus.messages import Final, Message, Turn, now
+from odysseus.messages import Admit, Final, Message, Turn, now
 from odysseus.saves import Saves
 from odysseus.states import Ending, StopReason
 from odysseus.upstream import Ask, Call, Finish, Reasoning, Take, Text, Tokens
@@ -31,8 +31,11 @@ __all__ = ["Generation", "Transcript"]
 class Transcript(Protocol):
     """What a generation needs of the store."""
 
-    async def begin(self, turn: Turn) -> None:
-        """Store the user's message and the answer's row, in status `streaming`, in one step."""
+    async def begin(self, turn: Turn, admit: Admit | None = None) -> None:
+        """Store the user's message and the answer's row, in status `streaming`, in one step.
+
+        *admit* is told of the session's live runs on other nodes; what it raises is raised, and nothing is stored.
+        """
 
     async def history(self, turn: Turn) -> Sequence[Message]:
         """Return the session's messages before the turn's answer, oldest first."""
@@ -93,9 +96,9 @@ class Generation:
         self._asked_at: float | None = None
         self._first_at: float | None = None
 
-    async def opening(self) -> None:
+    async def opening(self, admit: Admit | None = None) -> None:
         """Accept the turn: from here on the session holds it, whatever happens. Raises what the store raises."""
-        await self._transcript.begin(self.turn)
+        await self._transcript.begin(self.turn, admit)
 
     def connect(self, lane: Lane) -> None:
         """Take *lane* for frames that come while the next one is being waited for; they aren't yielded."""

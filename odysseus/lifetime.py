@@ -19,7 +19,7 @@ from odysseus.errors import StreamFailed
 from odysseus.ledger import Event
 from odysseus.logs import log_of_run
 from odysseus.replay import Frame
-from odysseus.run import ClientGone, Closing, Connect, Lane, Limits, Opening, Run, Sink
+from odysseus.run import Before, ClientGone, Closing, Connect, Lane, Limits, Opening, Run, Sink
 from odysseus.states import Ending, Status, StopReason, move
 from odysseus.tasks import Tasks
 from odysseus.watchdogs import watchdogs
@@ -36,6 +36,7 @@ class Lifetime(Generic[Frame]):
     opening: Opening | None
     closing: Closing[Frame] | None
     connect: Connect[Frame] | None
+    before: Before | None
     sink: Sink[Frame] | None
     """The one client of a direct run; None for a detached run."""
     turn: Callable[[Run[Frame]], Awaitable[None]]
@@ -67,6 +68,8 @@ class Lifetime(Generic[Frame]):
                     await _to_client(sink.open(run))
                     opened = True
                 await self.turn(run)
+                if self.before is not None:
+                    await self.before()
                 await self._pull()
         except (asyncio.CancelledError, Exception) as error:
             failure = error

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from odysseus.events import Part, Timings, UsageCount
 from odysseus.states import Status, StopReason
 
-__all__ = ["Compare", "Final", "Found", "Message", "Mode", "Pane", "Role", "Session", "Turn", "new_id", "now"]
+__all__ = [
+    "Admit",
+    "Ahead",
+    "Compare",
+    "Final",
+    "Found",
+    "Message",
+    "Mode",
+    "Pane",
+    "Role",
+    "Session",
+    "Turn",
+    "new_id",
+    "now",
+]
 
 
 class Role(StrEnum):
@@ -70,6 +84,19 @@ class Message:
     events: int | None = None
     """How many events the run gave out; None while it streams, and for good if its process died."""
     ended_at: datetime | None = None
+    node: str | None = None
+    """Whose process runs it, or ran it; None where there is one node."""
+
+
+class Ahead(NamedTuple):
+    """A live run of another node that a session has before a new one."""
+
+    run_id: str
+    node: str
+
+
+Admit = Callable[[Sequence[Ahead]], None]
+"""Is told of the session's live runs on other nodes; what it raises refuses the new one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +133,8 @@ class Final:
     finish_reason: str | None
     usage: UsageCount | None
     timings: Timings | None
-    events: int
+    events: int | None
+    """None if nobody knows how many the run gave out: its process died."""
     ended_at: datetime
     ledger: Sequence[Mapping[str, Any]] | None = None
     """The run's entries up to this save, which writes itself down as the last one; see `odysseus.ledger`."""

@@ -17,9 +17,10 @@ from odysseus.ledger import Ledger
 from odysseus.replay import Frame
 from odysseus.states import Ending, Status, StopReason
 
-__all__ = ["ClientGone", "Closing", "Connect", "IfBusy", "Lane", "Limits", "Opening", "Run", "Sink"]
+__all__ = ["Before", "ClientGone", "Closing", "Connect", "IfBusy", "Lane", "Limits", "Opening", "Run", "Sink"]
 
 Opening = Callable[[], Awaitable[None]]
+Before = Callable[[], Awaitable[None]]
 Closing = Callable[[Ending, BaseException | None], Awaitable[Sequence[Frame]]]
 
 
@@ -84,6 +85,8 @@ class Run(Feed[Frame]):
         """Whoever pulls: set at admission, never raises for a detached run. Await it through `asyncio.shield`."""
         self.status = Status.STREAMING
         self.stop_reason: StopReason | None = None
+        self.elsewhere: dict[str, int] = {}
+        """How many subscribers it has on other nodes; never a zero."""
         self.started_at = datetime.now(UTC)
         self.ended_at: datetime | None = None
         self.stop_asked_at: float | None = None
@@ -121,6 +124,22 @@ class Run(Feed[Frame]):
     def _interrupt(self) -> None:
         self.cancelled_by_us = True
         self.task.cancel()
+
+    @property
+    def pulled(self) -> bool:
+        """Whether its turn has come: it waits for nobody."""
+        return self.last_frame_at > 0
+
+    @property
+    def watched(self) -> bool:
+        return bool(self.subscribers or self.elsewhere)
+
+    def watched_elsewhere(self, node: str, subscribers: int) -> None:
+        """Another node has so many subscribers of the run."""
+        if subscribers:
+            self.elsewhere[node] = subscribers
+        elif self.elsewhere.pop(node, None) is not None:
+            self.unwatched_since = self._loop.time()
 
     def joined(self) -> int:
         super().joined()

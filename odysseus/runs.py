@@ -23,7 +23,7 @@ from odysseus.feed import Feed, Reader
 from odysseus.ledger import Ledger
 from odysseus.lifetime import Lifetime
 from odysseus.replay import Frame, next_seq
-from odysseus.run import Closing, Connect, IfBusy, Limits, Opening, Run, Sink
+from odysseus.run import Before, Closing, Connect, IfBusy, Limits, Opening, Run, Sink
 from odysseus.states import Ending, StopReason
 from odysseus.tasks import Tasks
 from odysseus.tombstones import Tombstones
@@ -77,6 +77,7 @@ class Runs(Generic[Frame]):
         opening: Opening | None = None,
         closing: Closing[Frame] | None = None,
         connect: Connect[Frame] | None = None,
+        before: Before | None = None,
         about: object = None,
         ledger: Ledger | None = None,
     ) -> Run[Frame]:
@@ -84,12 +85,13 @@ class Runs(Generic[Frame]):
 
         *opening* is awaited before the first frame; if it raises, nothing has happened (`Run.wait_accepted`).
         *closing* is given the ending and the error behind it, saves, and returns the last frames; it must not raise.
+        *before* is awaited when its turn in the session has come here: it may have to wait for more.
         *connect* is given the lane past the pulling task, before the first frame is pulled.
         *about* is for the caller to find again, as `Run.about`. In *ledger* caller and run write down what happens.
         Raises `Busy`, `TooMany`, `Draining` or `StoppedBeforeStart`, all of them before anything has happened.
         """
         run = self._admit(session_id, run_id, owner, if_busy, detached=True, about=about, ledger=ledger)
-        lifetime = self._lifetime(run, source, opening, closing, connect, None)
+        lifetime = self._lifetime(run, source, opening, closing, connect, before, None)
         run.task = asyncio.get_running_loop().create_task(lifetime.live())
         return run
 
@@ -105,6 +107,7 @@ class Runs(Generic[Frame]):
         opening: Opening | None = None,
         closing: Closing[Frame] | None = None,
         connect: Connect[Frame] | None = None,
+        before: Before | None = None,
         about: object = None,
         ledger: Ledger | None = None,
     ) -> Run[Frame]:
@@ -118,7 +121,7 @@ class Runs(Generic[Frame]):
         task = asyncio.current_task()
         assert task is not None
         run.task = task
-        await self._lifetime(run, source, opening, closing, connect, sink).live()
+        await self._lifetime(run, source, opening, closing, connect, before, sink).live()
         await run.wait_accepted()
         return run
 
@@ -246,6 +249,12 @@ class Runs(Generic[Frame]):
         """Remember for a minute that the owner's *run_id*, which nobody knows here, must not start."""
         self._tombstones.add((owner, run_id), asyncio.get_running_loop().time())
 
+    def disown(self, run: Run[Frame]) -> None:
+        """Stop *run*, which somebody else has ended: nobody finds it here any more, and its readers come back."""
+        run.ask(StopReason.NODE_LOST)
+        self._evict(run)
+        run.release()
+
     async def drain(self, grace_s: float, limit_s: float) -> bool:
         """Admit nothing more; let the live runs go on for *grace_s*, then stop them and wait up to *limit_s*.
 
@@ -286,6 +295,7 @@ class Runs(Generic[Frame]):
         opening: Opening | None,
         closing: Closing[Frame] | None,
         connect: Connect[Frame] | None,
+        before: Before | None,
         sink: Sink[Frame] | None,
     ) -> Lifetime[Frame]:
         return Lifetime(
@@ -294,6 +304,7 @@ class Runs(Generic[Frame]):
             opening=opening,
             closing=closing,
             connect=connect,
+            before=before,
             sink=sink,
             turn=self._turn,
             over=self._over,

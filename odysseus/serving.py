@@ -42,7 +42,8 @@ async def serve(settings: Settings) -> None:
     try:
         await runner.setup()
         try:
-            await web.TCPSite(runner, settings.host, settings.port, backlog=_BACKLOG).start()
+            site = web.TCPSite(runner, settings.host, settings.port, backlog=_BACKLOG)
+            await site.start()
         except OSError as error:
             name = "ODYSSEUS_PORT" if error.errno in _PORT_TROUBLE else "ODYSSEUS_HOST"
             address = f"{settings.host}:{settings.port}"
@@ -52,7 +53,9 @@ async def serve(settings: Settings) -> None:
         await stopped.wait()
         if count := runner.app[SERVICE].runs.live_count:
             _log.info("going down: %d runs may go on for %g s; a second signal ends them now", count, settings.drain_s)
-        # The listeners are still open: whoever watches a run that may go on can reconnect to it, and stop it.
+        if runner.app[SERVICE].elsewhere.exists:
+            await site.stop()  # whoever reconnects finds another node
+        # Else the listener is still open: whoever watches a run that may go on can reconnect to it, and stop it.
         await drain(runner.app)
     finally:
         await runner.cleanup()

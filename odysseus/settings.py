@@ -102,6 +102,17 @@ class Settings(BaseSettings):
         None,
         description="`sqlite:///file` or `postgresql://user:password@host/name`; SQLite in the data folder if unset",
     )
+    redis_url: str | None = Field(
+        None,
+        description="makes this process one of several nodes, which share the runs by this Redis: `redis://host:6379/0`,"
+        " also `rediss://`, `redis+sentinel://host,host/master`, `redis+cluster://host`; needs PostgreSQL",
+    )
+    redis_required: bool = Field(
+        False, description="start no run while Redis is away; else they start, and other nodes see them when it is back"
+    )
+    lease_s: Seconds = Field(
+        10, description="a node that is silent for so long is dead; the others end its runs, `node_lost`"
+    )
     auth: Literal["none", "token", "jwt", "proxy"] = Field(
         "none",
         description="who may use the service: `none` asks nobody, `token` wants API tokens (`odysseus token add NAME`),"
@@ -245,6 +256,15 @@ class Settings(BaseSettings):
             names = [entry.name for entry in named]
             if len(set(names)) < len(names):
                 raise SettingsError(setting, "two of them have the same name")
+        return self
+
+    @model_validator(mode="after")
+    def _nodes_share_a_database(self) -> Settings:
+        if self.redis_url is not None and not self.database().startswith("postgresql"):
+            needed = f"is for several nodes, which need one database: set {_PREFIX}DATABASE_URL to postgresql://.."
+            raise SettingsError(f"{_PREFIX}REDIS_URL", needed)
+        if self.redis_required and self.redis_url is None:
+            raise SettingsError(f"{_PREFIX}REDIS_REQUIRED", f"is set, but {_PREFIX}REDIS_URL isn't")
         return self
 
     @model_validator(mode="after")

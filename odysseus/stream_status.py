@@ -52,7 +52,7 @@ def status_of_run(run: Run[bytes]) -> StreamStatus:
         model=turn.model,
         events=events,
         last_event_id=event_id(run.id, events - 1) if events else None,
-        subscribers=run.subscribers,
+        subscribers=run.subscribers + sum(run.elsewhere.values()),
         approvals=() if approvals is None else approvals.waiting(),
         started_at=run.started_at,
         ended_at=run.ended_at,

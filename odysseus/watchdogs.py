@@ -27,7 +27,7 @@ def watchdogs(run: Run[Frame], limits: Limits) -> Iterator[None]:
         watch(StopReason.WALL_CLOCK_TIMEOUT, limits.wall_clock_timeout_s, lambda: started_at)
         if limits.unattended_limit_s is not None and run.detached:  # a direct run ends with its client anyway
             watched = StopReason.UNATTENDED, limits.unattended_limit_s
-            watch(*watched, lambda: time() if run.subscribers else run.unwatched_since)
+            watch(*watched, lambda: time() if run.watched else run.unwatched_since)
         yield
 
 

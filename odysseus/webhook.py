@@ -21,8 +21,7 @@ import aiohttp
 import orjson
 from aiohttp.http_exceptions import HttpProcessingError
 
-from odysseus.run import Run
-from odysseus.stream_status import generation_of
+from odysseus.told import Told
 
 __all__ = ["HttpPost", "Post", "Webhook", "run_ended", "signed_headers"]
 
@@ -85,13 +84,13 @@ class Webhook:
         """How many endings wait for their delivery, or for another attempt."""
         return len(self._deliveries)
 
-    def tell(self, run: Run[bytes]) -> None:
-        """Deliver, some time, that *run* has ended. Doesn't wait."""
+    def tell(self, told: Told) -> None:
+        """Deliver, some time, that a run has ended. Doesn't wait."""
         if self._closing.is_set() or len(self._deliveries) >= _MOST:
-            self._drop(run.id, _GOING_DOWN if self._closing.is_set() else f"{len(self._deliveries)} others wait")
+            self._drop(told.run_id, _GOING_DOWN if self._closing.is_set() else f"{len(self._deliveries)} others wait")
             return
-        message_id = generation_of(run).turn.message_id
-        delivery = asyncio.get_running_loop().create_task(self._deliver(run.id, message_id, run_ended(run)))
+        work = self._deliver(told.run_id, told.message_id, run_ended(told))
+        delivery = asyncio.get_running_loop().create_task(work)
         self._deliveries.add(delivery)
         delivery.add_done_callback(self._deliveries.discard)
 
@@ -156,22 +155,21 @@ class Webhook:
         _log.warning("webhook: run %s is dropped: %s", run_id, why)
 
 
-def run_ended(run: Run[bytes]) -> bytes:
-    """Return what is said of *run*, as JSON. Without the text: the receiver may ask for it, if it is allowed to."""
-    generation = generation_of(run)
+def run_ended(told: Told) -> bytes:
+    """Return what is said of a run, as JSON. Without the text: the receiver may ask for it, if it is allowed to."""
     return orjson.dumps(
         {
             "type": "run.ended",
-            "run_id": run.id,
-            "session_id": run.session_id,
-            "owner": run.owner,
-            "status": run.status,
-            "stop_reason": run.stop_reason,
-            "message_id": generation.turn.message_id,
-            "model": generation.turn.model,
-            "usage": generation.usage,
-            "timings": generation.timings,
-            "ended_at": run.ended_at,
+            "run_id": told.run_id,
+            "session_id": told.session_id,
+            "owner": told.owner,
+            "status": told.status,
+            "stop_reason": told.stop_reason,
+            "message_id": told.message_id,
+            "model": told.model,
+            "usage": told.usage,
+            "timings": told.timings,
+            "ended_at": told.ended_at,
         },
         option=orjson.OPT_UTC_Z,
     )

@@ -18,7 +18,6 @@ import orjson
 import pytest
 
 from odysseus.agent import Agent
-from odysseus.application import recover
 from odysseus.approvals import Approvals, Verdict
 from odysseus.checkpoints import Checkpoints
 from odysseus.conversation import conversation
@@ -29,6 +28,7 @@ from odysseus.generation import Generation
 from odysseus.ledger import Ledger
 from odysseus.lifetime import Lifetime
 from odysseus.messages import Final, Mode, Turn, now
+from odysseus.nodes import recover
 from odysseus.replay import next_seq
 from odysseus.run import Lane, Run
 from odysseus.runs import Runs

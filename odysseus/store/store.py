@@ -8,16 +8,18 @@ from dataclasses import asdict, fields
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from odysseus.answer import with_stopped_results
-from odysseus.errors import NotFound, StoreError
+from odysseus.errors import NotFound, RunExists, StoreError
 from odysseus.events import Part
-from odysseus.messages import Compare, Final, Found, Message, Mode, Role, Session, Turn, new_id, now
+from odysseus.messages import Admit, Compare, Final, Found, Message, Mode, Role, Session, Turn, new_id, now
 from odysseus.states import Status, StopReason
 from odysseus.store.batches import Batches
 from odysseus.store.compares import claim, create_compare, read_compare
 from odysseus.store.database import Database
+from odysseus.store.nodes import hold_place, runs_elsewhere
 from odysseus.store.search import search
 from odysseus.store.tables import Id, messages, sessions
 from odysseus.tasks import Tasks
@@ -32,6 +34,9 @@ class Store:
     """Every verb raises `StoreError` when the database fails it. Cancelling one leaves its transaction whole."""
 
     def __init__(self, database: Database) -> None:
+        self.node: str | None = None
+        """Under which the runs of this process are stored; None where there is one node. Whoever else wants to write
+        to them has taken them over before."""
         self._database = database
         self._tasks = Tasks()
         self._checkpoints = Batches(self._write_checkpoints, self._tasks)
@@ -47,30 +52,39 @@ class Store:
 
     # Turns and answers
 
-    async def begin(self, turn: Turn) -> None:
+    async def begin(self, turn: Turn, admit: Admit | None = None) -> None:
         """Store the user's message and the answer's row, in status `streaming`, and what they stand in.
 
-        Raises `NotFound` when the session has gone, `AlreadyClaimed` when somebody has the turn's pane.
+        *admit* is told of the session's live runs on other nodes; what it raises is raised, and nothing is stored.
+        Raises `NotFound` when the session has gone, `AlreadyClaimed` when somebody has the turn's pane, `RunExists`,
+        and `NodeExpelled`.
         """
 
         async def work(connection: AsyncConnection) -> None:
+            if self.node is not None:
+                await hold_place(connection, self.node)
             if turn.claims is not None:
                 await claim(connection, *turn.claims)
             await _take_place(connection, turn)
+            if admit is not None:
+                admit(await runs_elsewhere(connection, turn.session_id, self.node))
             user = _row(new_id("msg"), turn, Role.USER, Status.DONE)
             user |= {"content": turn.text, "parts": [{"type": "text", "text": turn.text}]}
             answer = _row(turn.message_id, turn, Role.ASSISTANT, Status.STREAMING)
             answer |= {"model": turn.model, "run_id": turn.run_id, "mode": turn.mode, "detached": turn.detached}
-            for row in (user, answer):  # one by one: their order is the session's
-                await connection.execute(messages.insert(), row)
+            answer |= {"node": self.node}
+            try:
+                for row in (user, answer):  # one by one: their order is the session's
+                    await connection.execute(messages.insert(), row)
+            except IntegrityError as error:  # all other ids are new
+                raise RunExists(turn.run_id) from error
 
         await self._database.write(work)
 
     def checkpoint(self, message_id: str, content: str, reasoning: str, parts: list[Part]) -> asyncio.Future[None]:
         """Overwrite the answer so far, if it is still `streaming`. Many at once make one transaction."""
-        return self._checkpoints.add(
-            {"message": message_id, "content": content, "reasoning": reasoning, "parts": parts}
-        )
+        row = {"message": message_id, "by": self.node, "content": content, "reasoning": reasoning, "parts": parts}
+        return self._checkpoints.add(row)
 
     async def _write_checkpoints(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[None]:
         async with asyncio.timeout(_BATCH_S):
@@ -78,7 +92,8 @@ class Store:
         return [None] * len(rows)
 
     async def finish(self, final: Final) -> bool:
-        """End the message. False means that it had ended before (or is deleted), and that nothing has changed.
+        """End the message. False means that it had ended before (or is another node's by now, or deleted), and that
+        nothing has changed.
 
         Many at once make one transaction. Cancelling leaves open whether it is ended.
         """
@@ -93,14 +108,15 @@ class Store:
 
     async def _write_endings(self, finals: Sequence[Final]) -> Sequence[bool]:
         async def work(connection: AsyncConnection) -> Sequence[bool]:
-            found = await connection.scalars(_STREAMING_STILL, {"ids": [final.message_id for final in finals]})
+            ids = [final.message_id for final in finals]
+            found = await connection.scalars(_STREAMING_STILL, {"ids": ids, "by": self.node})
             streaming = set(found)
             ended = []
             for final in finals:
                 ended.append(final.message_id in streaming)
                 streaming.discard(final.message_id)  # its second ending in one batch comes too late, too
             if rows := [_ending(final) for final, first in zip(finals, ended, strict=True) if first]:
-                await connection.execute(_FINISH, rows)
+                await connection.execute(_FINISH, [row | {"by": self.node} for row in rows])
             return ended
 
         async with asyncio.timeout(_BATCH_S):
@@ -112,11 +128,11 @@ class Store:
         *but* are messages to leave alone, because their endings are known and only wait to be stored.
         """
         lost = sa.select(messages.c.id, messages.c.parts).where(
-            messages.c.status == Status.STREAMING, messages.c.id.not_in(but)
+            messages.c.status == Status.STREAMING, messages.c.id.not_in(but), _OURS
         )
 
         async def work(connection: AsyncConnection) -> int:
-            rows = (await connection.execute(lost)).all()
+            rows = (await connection.execute(lost, {"by": self.node})).all()
             for message_id, parts in rows:
                 await connection.execute(
                     _streaming(message_id).values(
@@ -124,7 +140,8 @@ class Store:
                         stop_reason=StopReason.NODE_LOST,
                         parts=with_stopped_results(parts),
                         ended_at=now(),
-                    )
+                    ),
+                    {"by": self.node},
                 )
             return len(rows)
 
@@ -138,13 +155,27 @@ class Store:
         """Return all messages of the session, oldest first."""
         return await self._messages(_OF_SESSION, session=session_id)
 
-    async def answer_of(self, run_id: str, owner: str) -> Message | None:
-        """Return the answer that run *run_id* made. Raises `NotFound` if it is somebody else's."""
+    async def answer_of(self, run_id: str, owner: str | None) -> Message | None:
+        """Return the answer that run *run_id* made. Raises `NotFound` if it isn't *owner*'s; None asks for nobody."""
         rows = await self._database.read(lambda connection: connection.execute(_OF_RUN, {"run": run_id}))
         row = rows.mappings().one_or_none()
-        if row is not None and row["owner"] != owner:
+        if row is not None and owner not in (None, row["owner"]):
             raise NotFound("run")
         return None if row is None else _message(row)
+
+    async def live_answers(self, session_id: str) -> Sequence[Message]:
+        """Return the session's answers that stream, on whatever node, in the order they began in."""
+        return await self._messages(_LIVE, session=session_id)
+
+    async def active_runs(self, session_ids: Collection[str]) -> Mapping[str, str]:
+        """Return which of the sessions have streaming answers, and the run ids of the first ones."""
+        statement = (
+            sa.select(messages.c.session_id, messages.c.run_id)
+            .where(messages.c.session_id.in_(session_ids), messages.c.status == Status.STREAMING)
+            .order_by(messages.c.n.desc())
+        )
+        rows = await self._database.read(lambda connection: connection.execute(statement))
+        return {row.session_id: row.run_id for row in rows}
 
     async def ledger_of(self, run_id: str) -> Sequence[Mapping[str, Any]] | None:
         """Return what run *run_id* wrote down, up to its save; None if its process died before."""
@@ -254,9 +285,12 @@ def _own(session_id: str, owner: str) -> sa.ColumnElement[bool]:
     return sa.and_(sessions.c.id == session_id, sessions.c.owner == owner)
 
 
+_OURS = messages.c.node.is_not_distinct_from(sa.bindparam("by", type_=Id))
+
+
 def _streaming(message_id: str | sa.BindParameter[str]) -> sa.Update:
-    """The one statement that may touch an answer: only while it streams."""
-    return messages.update().where(messages.c.id == message_id, messages.c.status == Status.STREAMING)
+    """The one statement that may touch an answer: only while it streams, and only its own node."""
+    return messages.update().where(messages.c.id == message_id, messages.c.status == Status.STREAMING, _OURS)
 
 
 _STORED = [field.name for field in fields(Message)]
@@ -269,6 +303,7 @@ _OF_SESSION = (
 _HISTORY = _OF_SESSION.where(
     messages.c.n < sa.select(messages.c.n).where(messages.c.id == sa.bindparam("message", type_=Id)).scalar_subquery()
 )
+_LIVE = _OF_SESSION.where(messages.c.status == Status.STREAMING)
 _LATEST_ANSWER = (
     _OF_SESSION.where(messages.c.role == Role.ASSISTANT).order_by(None).order_by(messages.c.n.desc()).limit(1)
 )
@@ -281,7 +316,7 @@ _LEDGER = sa.select(messages.c.ledger).where(messages.c.run_id == sa.bindparam("
 _ENDING = [field.name for field in fields(Final) if field.name != "message_id"]
 _STREAMING_STILL = (  # locked, where there are locks: whoever else would end them waits
     sa.select(messages.c.id)
-    .where(messages.c.id.in_(sa.bindparam("ids", expanding=True)), messages.c.status == Status.STREAMING)
+    .where(messages.c.id.in_(sa.bindparam("ids", expanding=True)), messages.c.status == Status.STREAMING, _OURS)
     .order_by(messages.c.id)
     .with_for_update()
 )

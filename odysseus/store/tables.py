@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-__all__ = ["compare_panes", "compares", "messages", "metadata", "sessions", "tokens"]
+__all__ = ["compare_panes", "compares", "messages", "metadata", "nodes", "sessions", "tokens"]
 
 
 class Utc(sa.types.TypeDecorator[datetime]):
@@ -72,6 +72,8 @@ messages = sa.Table(
     sa.Column("created_at", Utc, nullable=False),
     sa.Column("ended_at", Utc),
     sa.Column("ledger", sa.JSON(none_as_null=True)),
+    sa.Column("node", Id),  # whose process runs, or ran, it: only that one may write to it. None: the only one's
+    sa.Column("stop_asked", sa.Text),
     sa.Index("messages_of_session", "session_id", "n"),
     # What a start looks for after a crash; nearly always empty.
     sa.Index(
@@ -100,6 +102,14 @@ compare_panes = sa.Table(
     sa.Column("session_id", Id, nullable=False),
     sa.Column("model", sa.Text, nullable=False),
     sa.Column("claimed_at", Utc),
+)
+
+nodes = sa.Table(
+    "nodes",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("beat", sa.BigInteger, nullable=False),
+    sa.Column("seen_at", Utc, nullable=False),
 )
 
 tokens = sa.Table(

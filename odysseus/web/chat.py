@@ -7,10 +7,13 @@ from dataclasses import asdict
 from aiohttp import web
 
 from odysseus.approvals import Verdict
+from odysseus.cluster.following import Followed
+from odysseus.feed import Feed
 from odysseus.messages import Message
 from odysseus.run import Run
-from odysseus.service import Request, snapshot_of
+from odysseus.snapshots import snapshot_of
 from odysseus.stream_status import generation_of
+from odysseus.turns import Request
 from odysseus.web.errors import json_answer, parse_body
 from odysseus.web.fanout import follow
 from odysseus.web.routes import SERVICE, STREAM, Parameter, Route, owner_of
@@ -57,8 +60,8 @@ async def direct(request: web.Request, asked: Request) -> web.StreamResponse:
     return stream if found is None else await _joined(request, found)
 
 
-async def _joined(request: web.Request, found: Run[bytes] | Message) -> web.StreamResponse:
-    return await follow(request, found, 0) if isinstance(found, Run) else await _snapshot(request, found)
+async def _joined(request: web.Request, found: Feed[bytes] | Message) -> web.StreamResponse:
+    return await follow(request, found, 0) if isinstance(found, Feed) else await _snapshot(request, found)
 
 
 async def _snapshot(request: web.Request, message: Message) -> web.StreamResponse:
@@ -108,11 +111,13 @@ async def approve(request: web.Request) -> web.Response:
     return json_answer(Approved(call_id=body.call_id, decision=body.decision))
 
 
-def _accepted(request: web.Request, found: Run[bytes] | Message) -> Accepted:
+def _accepted(request: web.Request, found: Run[bytes] | Followed | Message) -> Accepted:
     path = f"/api/chat/resume/{found.session_id}"
     if isinstance(found, Message):
-        assert found.run_id is not None
-        return Accepted(run_id=found.run_id, session_id=found.session_id, message_id=found.id, stream=path)
+        return Accepted(run_id=str(found.run_id), session_id=found.session_id, message_id=found.id, stream=path)
+    if isinstance(found, Followed):
+        path += f"?run_id={found.id}"  # it may wait in line, on its node
+        return Accepted(run_id=found.id, session_id=found.session_id, message_id=found.message.id, stream=path)
     if request.app[SERVICE].runs.current(found.session_id) is not found:
         path += f"?run_id={found.id}"  # it waits in line: the session's own stream is that of the run before it
     message_id = generation_of(found).turn.message_id

@@ -22,12 +22,12 @@ _PING_S = 2.0
 
 
 async def models(request: web.Request) -> web.Response:
-    found = await request.app[SERVICE].catalog.models()
+    found = await request.app[SERVICE].turns.catalog.models()
     return json_answer(Models(models=[ModelOut.model_validate(model) for model in found]))
 
 
 async def tools(request: web.Request) -> web.Response:
-    toolbox = request.app[SERVICE].toolbox
+    toolbox = request.app[SERVICE].turns.toolbox
     found = [ToolOut.model_validate(tool) for tool in await toolbox.tools()]
     servers = [ToolServerOut.model_validate(server) for server in toolbox.servers]
     return json_answer(Tools(tools=found, servers=servers))

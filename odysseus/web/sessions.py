@@ -18,11 +18,11 @@ _LIMIT, _MAX_LIMIT = 50, 500
 async def create(request: web.Request) -> web.Response:
     body = await parse_body(request, SessionNew)
     if body.model is not None:
-        await request.app[SERVICE].catalog.find(body.model)
+        await request.app[SERVICE].turns.catalog.find(body.model)
     session = await request.app[SERVICE].store.create_session(
         owner_of(request), title=body.title, model=body.model, system=body.system
     )
-    return json_answer(_out(request, session), 201)
+    return json_answer(SessionOut.model_validate(session), 201)
 
 
 async def listing(request: web.Request) -> web.Response:
@@ -31,15 +31,14 @@ async def listing(request: web.Request) -> web.Response:
         raise InvalidField("limit", f"must be a number from 1 to {_MAX_LIMIT}")
     store = request.app[SERVICE].store
     sessions = await store.sessions(owner_of(request), limit=int(limit), before=request.query.get("before"))
-    return json_answer(Sessions(sessions=[_out(request, session) for session in sessions]))
+    return json_answer(Sessions(sessions=await _out(request, *sessions)))
 
 
 async def read(request: web.Request) -> web.Response:
     session, messages = await request.app[SERVICE].session(owner_of(request), request.match_info["id"])
+    [out] = await _out(request, session)
     return json_answer(
-        SessionWithMessages(
-            **_out(request, session).model_dump(), messages=[MessageOut.model_validate(message) for message in messages]
-        )
+        SessionWithMessages(**out.model_dump(), messages=[MessageOut.model_validate(message) for message in messages])
     )
 
 
@@ -47,10 +46,11 @@ async def change(request: web.Request) -> web.Response:
     body = await parse_body(request, SessionChange)
     service = request.app[SERVICE]
     if body.model is not None:
-        await service.catalog.find(body.model)
+        await service.turns.catalog.find(body.model)
     changes = {name: getattr(body, name) for name in body.model_fields_set}
     session = await service.store.change_session(request.match_info["id"], owner_of(request), **changes)
-    return json_answer(_out(request, session))
+    [out] = await _out(request, session)
+    return json_answer(out)
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -58,10 +58,12 @@ async def delete(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-def _out(request: web.Request, session: Session) -> SessionOut:
-    out = SessionOut.model_validate(session)
-    out.active_run = request.app[SERVICE].active_run(session.id)
-    return out
+async def _out(request: web.Request, *found: Session) -> list[SessionOut]:
+    active = await request.app[SERVICE].active_runs([session.id for session in found])
+    return [
+        SessionOut.model_validate(session).model_copy(update={"active_run": active.get(session.id)})
+        for session in found
+    ]
 
 
 ROUTES = (

@@ -10,9 +10,9 @@ from multiprocessing import get_context
 from random import Random
 from typing import Any
 
-from odysseus.application import recover
 from odysseus.errors import RequestError, StoreError, TooMany
 from odysseus.feed import Reader
+from odysseus.nodes import recover
 from odysseus.replay import event_id
 from odysseus.run import IfBusy, Run
 from odysseus.runs import Runs

@@ -12,7 +12,7 @@ import orjson
 from odysseus.answer import with_stopped_results
 from odysseus.errors import StoreError, UpstreamError
 from odysseus.events import Part, UsageCount
-from odysseus.messages import Final, Message, Mode, Role, Turn
+from odysseus.messages import Admit, Final, Message, Mode, Role, Turn
 from odysseus.messages import now as today
 from odysseus.run import Run
 from odysseus.states import Status, StopReason
@@ -117,7 +117,7 @@ class Store:
         self.on_pull: Callable[[str], None] = lambda message_id: None
         """Called with an answer that is about to be asked for."""
 
-    async def begin(self, turn: Turn) -> None:
+    async def begin(self, turn: Turn, admit: Admit | None = None) -> None:
         if (error := await self.weather.pass_over(StoreError("begin"))) is not None:
             raise error
         self.world.expect(turn.message_id not in self.rows, f"{turn.run_id} was begun twice")

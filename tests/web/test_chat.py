@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from odysseus.errors import InvalidField
-from odysseus.service import Request
+from odysseus.turns import Request
 from odysseus.web.routes import SERVICE
 from tests.fake_upstream import Exchange, FakeUpstream, breaks, chunk, say, silent, status
 from tests.waiting import at_once, soon, until

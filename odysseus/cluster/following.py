@@ -1,0 +1,228 @@
+"""Runs of other nodes, followed here: one reader for all of them, one copy of each, however many watch it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any
+
+from odysseus.cluster.connections import UNREACHABLE
+from odysseus.cluster.streams import START, Entry, Place, Streams, inbox_of, log_entry, log_of
+from odysseus.errors import StoreError
+from odysseus.feed import Feed
+from odysseus.messages import Message
+from odysseus.states import Status
+from odysseus.tasks import Tasks
+
+__all__ = ["Followed", "Following"]
+
+_log = logging.getLogger(__name__)
+
+_BLOCK_MS = 2000
+_LATE_S = 3.0  # beyond that time, an answer won't come: the connection is dead
+_PAUSE_S = 0.5  # after a failure
+_LINGER_S = 10.0  # of a copy that nobody reads: clients come back
+_LOOK_S = 5.0  # between two looks whether what stands still has ended without a word
+
+
+class Followed(Feed[bytes]):
+    """A run of another node, as far as its log has come here."""
+
+    def __init__(self, message: Message, on_watched: Callable[[Followed], None]) -> None:
+        assert message.run_id is not None
+        super().__init__(message.run_id, message.session_id)
+        self.message = message
+        """The answer that the run makes, as it was stored when the copy was begun."""
+        self.cursor = START
+        self._numbered = 0
+        self.suspect = False  # was found to have ended, when its log had no end yet
+        self._on_watched = on_watched
+
+    @property
+    def numbered(self) -> int:
+        return self._numbered  # the end of a lost node's run has none
+
+    def joined(self) -> int:
+        number = super().joined()
+        self._on_watched(self)
+        return number
+
+    def left(self, number: int) -> None:
+        super().left(number)
+        self._on_watched(self)
+
+    def take(self, entry: Entry) -> bool:
+        """Add what *entry* brings; False when frames before it are missing."""
+        self.cursor = entry.id
+        if entry.place is Place.FRAMES:
+            start = entry.total - len(entry.frames)
+            if start > self._numbered:
+                return False
+            for frame in entry.frames[self._numbered - start :]:
+                self.append(frame)
+            self._numbered = max(self._numbered, entry.total)
+        elif entry.place in (Place.END, Place.END_OF_LOST) and not self.ended.is_set():
+            for frame in entry.frames:
+                self.append(frame)
+            self.log.close()
+            self.ended.set()
+            self.wake()
+        return True
+
+
+class Following:
+    def __init__(
+        self,
+        streams: Streams,
+        tasks: Tasks,
+        owners: Callable[[Collection[str]], Awaitable[Mapping[str, Any]]],
+        on_letter: Callable[[bytes], None],
+        on_watched: Callable[[Followed], None],
+    ) -> None:
+        """*owners* returns which of some runs live, by their ids; *on_letter* takes what comes into the inbox;
+        *on_watched* is told when the number of somebody's subscribers has changed."""
+        self._streams = streams
+        self._tasks = tasks
+        self._owners = owners
+        self._on_letter = on_letter
+        self._on_watched = on_watched
+        self._node = ""
+        self._inbox_cursor = START
+        self._followed: dict[str, Followed] = {}  # by log id
+        self._opening: dict[str, asyncio.Task[Followed | None]] = {}  # by log id
+
+    def listen(self, node: str) -> None:
+        """Read *node*'s inbox from now on."""
+        self._node, self._inbox_cursor = node, START
+        self._rearrange()
+
+    async def follow(self, message: Message) -> Followed | None:
+        """Return the run that makes *message*, with all there is of it; None when it has ended and its log is gone."""
+        if (followed := self._followed.get(message.id)) is not None:
+            return followed
+        if message.id not in self._opening:
+            self._opening[message.id] = self._tasks.spawn(self._open(message))
+        return await asyncio.shield(self._opening[message.id])
+
+    async def _open(self, message: Message) -> Followed | None:
+        followed = Followed(message, self._on_watched)
+        try:
+            try:
+                async with asyncio.timeout(_LATE_S):
+                    whole = await self._catch_up(followed)
+            except UNREACHABLE:
+                whole = True  # as far as anybody knows: if the run is live, the reader goes on from there
+            if not whole or (not followed.ended.is_set() and message.status is not Status.STREAMING):
+                return None
+            self._followed[message.id] = followed
+            followed.on_unwatched = lambda: self._linger(followed)
+            self._linger(followed)
+            self._rearrange()
+            return followed
+        finally:
+            del self._opening[message.id]
+
+    async def _catch_up(self, followed: Followed) -> bool:
+        """Return whether nothing is missing of what there is."""
+        async for entry in self._streams.history(followed.message.id, followed.cursor):
+            if not followed.take(entry):
+                return False
+        return True
+
+    def _linger(self, followed: Followed) -> None:
+        asyncio.get_running_loop().call_later(_LINGER_S, self._forget_unwatched, followed)
+
+    def _forget_unwatched(self, followed: Followed) -> None:
+        if not followed.subscribers and self._followed.get(followed.message.id) is followed:
+            del self._followed[followed.message.id]
+
+    def _give_up(self, followed: Followed) -> None:
+        """Let its readers come back, to whatever there is of it then."""
+        if self._followed.get(followed.message.id) is followed:
+            del self._followed[followed.message.id]
+        followed.release()
+
+    def release_all(self) -> None:
+        for followed in tuple(self._followed.values()):
+            self._give_up(followed)
+
+    def forget_session(self, session_id: str) -> None:
+        for followed in tuple(self._followed.values()):
+            if followed.session_id == session_id:
+                self._give_up(followed)
+
+    # The reader
+
+    def _rearrange(self) -> None:
+        """Interrupt the read under way, which doesn't know of what came since it began."""
+        if self._node:
+            self._tasks.spawn(self._wake(), apart=True)
+
+    async def _wake(self) -> None:
+        try:
+            await self._streams.send(self._node, b"")
+        except UNREACHABLE:
+            pass  # the reader fares no better, and begins anew
+
+    async def read(self) -> None:
+        """Read what comes, until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(_BLOCK_MS / 1000 + _LATE_S):
+                    found = await self._streams.read(self._cursors(), _BLOCK_MS)
+            except UNREACHABLE as error:
+                _log.info("the runs of other nodes can't be read: %r", error)
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            logs = {log_of(log_id): followed for log_id, followed in self._followed.items()}
+            for key, entries in found:
+                if key == inbox_of(self._node):
+                    self._take_letters(entries)
+                elif (followed := logs.get(key)) is not None:
+                    self._take(followed, [log_entry(*entry) for entry in entries])
+
+    def _cursors(self) -> dict[str, str]:
+        cursors = {inbox_of(self._node): self._inbox_cursor}
+        for log_id, followed in self._followed.items():
+            if not followed.ended.is_set():
+                cursors[log_of(log_id)] = followed.cursor
+        return cursors
+
+    def _take(self, followed: Followed, entries: list[Entry]) -> None:
+        for entry in entries:
+            if not followed.take(entry):
+                self._give_up(followed)
+                return
+
+    def _take_letters(self, entries: Any) -> None:
+        for entry_id, fields in entries:
+            self._inbox_cursor = entry_id.decode()
+            if letter := fields.get(b"l"):
+                self._on_letter(letter)
+
+    async def look(self) -> None:
+        """Look, until cancelled, for runs that have ended without an end in their logs: Redis may have lost it."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            now = asyncio.get_running_loop().time()
+            still = [
+                followed
+                for followed in self._followed.values()
+                if not followed.ended.is_set() and now - followed.last_frame_at > _LOOK_S
+            ]
+            if still:
+                await self._look_at(still)
+
+    async def _look_at(self, still: Collection[Followed]) -> None:
+        try:
+            live = await self._owners([followed.id for followed in still])
+        except StoreError:
+            return
+        for followed in still:
+            if followed.id in live:
+                followed.suspect = False
+            elif not followed.suspect:  # its end may be on the way
+                followed.suspect = True
+            elif not followed.ended.is_set():
+                self._give_up(followed)

@@ -1,0 +1,197 @@
+"""What the service needs of other nodes. Where there are none, what isn't here isn't anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from odysseus.approvals import Decision, Verdict
+from odysseus.cluster import Cluster
+from odysseus.cluster.entrance import Entrance
+from odysseus.cluster.following import Followed
+from odysseus.errors import NodeUnreachable, NotFound
+from odysseus.generation import Generation
+from odysseus.messages import Message, now
+from odysseus.run import Before, Opening, Run
+from odysseus.runs import Runs
+from odysseus.states import Status, StopReason
+from odysseus.store import Store
+from odysseus.stream_status import StreamStatus, generation_of, status_of_run
+from odysseus.turns import Request
+
+__all__ = ["Alone", "Elsewhere"]
+
+_status = TypeAdapter(StreamStatus)
+
+_STOPPED_S = 30.0  # more than it takes to find a dead owner, and to end its runs
+
+
+class Alone:
+    """There are no other nodes."""
+
+    exists = False
+    """Whether there may be runs elsewhere."""
+
+    def way_in(self, generation: Generation, request: Request) -> tuple[Opening, Before | None]:
+        """Return what a new run does before it is accepted, and before it is pulled."""
+        return generation.opening, None
+
+    async def live(self, session_id: str) -> Sequence[Message]:
+        """Return the answers that the session's runs on other nodes make, in the order of its line."""
+        return ()
+
+    async def follow(self, message: Message) -> Followed | None:
+        """Return the run that makes, or made, *message* on another node; None if its log is gone."""
+        return None
+
+    async def stop(self, messages: Sequence[Message]) -> Sequence[Message | None]:
+        """Stop the runs that make *messages* and wait for their ends; return what was saved. Raises `NodeUnreachable`,
+        and is obeyed later."""
+        return ()
+
+    async def stop_unborn(self, owner: str, run_id: str) -> None:
+        """Tell everybody that *run_id*, which nobody knows, must not start."""
+
+    async def status(self, message: Message) -> StreamStatus | None:
+        """Return what the owner says of the run that makes *message*; None if it can't be asked."""
+        return None
+
+    async def approve(self, message: Message, call_id: str, verdict: Verdict) -> None:
+        """Raises `NotFound`, `AlreadyDecided`, `NodeUnreachable`."""
+        raise NotFound("call that waits for approval")
+
+    async def fresh(self, message: Message) -> Message:
+        """Return *message* as it is this very moment, as far as its owner can be asked."""
+        return message
+
+    async def ledger(self, message: Message) -> Sequence[Mapping[str, Any]] | None:
+        """Return what the live run that makes *message* has written down; None if it can't be asked."""
+        return None
+
+    async def active_runs(self, session_ids: Sequence[str]) -> Mapping[str, str]:
+        """Return which of the sessions have live runs, on whatever node, and the ids of the first ones."""
+        return {}
+
+    def hand_over(self) -> None:
+        """Let all subscribers go: other nodes have what they came for."""
+
+    def forget_session(self, session_id: str) -> None:
+        """Free what all have of the session, which is deleted."""
+
+
+class Elsewhere(Alone):
+    exists = True
+
+    def __init__(self, cluster: Cluster, runs: Runs[bytes], store: Store, *, grace_s: float, max_queued: int) -> None:
+        self._cluster = cluster
+        self._runs = runs
+        self._store = store
+        self._grace = timedelta(seconds=grace_s)
+        self._max_queued = max_queued
+        cluster.serve(
+            status=self._status_here, approve=self._approve_here, fresh=self._fresh_here, ledger=self._ledger_here
+        )
+
+    def way_in(self, generation: Generation, request: Request) -> tuple[Opening, Before | None]:
+        turn = generation.turn
+        entrance = Entrance(
+            self._cluster,
+            generation.opening,
+            self._runs.live(turn.session_id),
+            if_busy=request.if_busy,
+            max_queued=self._max_queued,
+            unborn=None if request.run_id is None else (turn.owner, turn.run_id),
+        )
+
+        async def opening() -> None:
+            await entrance.opening()
+            run = self._runs.get(turn.run_id)
+            assert run is not None
+            if turn.detached:
+                self._cluster.publish(run, turn.message_id)
+            if request.run_id is not None and await self._cluster.is_stopped_unborn(turn.owner, turn.run_id):
+                run.ask(StopReason.USER_STOP)  # its stop looked for it just before it was stored
+
+        return opening, entrance.before
+
+    async def live(self, session_id: str) -> Sequence[Message]:
+        return [m for m in await self._store.live_answers(session_id) if self._cluster.is_elsewhere(m)]
+
+    async def follow(self, message: Message) -> Followed | None:
+        live = self._cluster.is_elsewhere(message)
+        kept = message.ended_at is not None and now() - message.ended_at < self._grace
+        return await self._cluster.follow(message) if message.detached and (live or kept) else None
+
+    async def stop(self, messages: Sequence[Message]) -> Sequence[Message | None]:
+        for message in messages:
+            await self._cluster.stop(str(message.run_id), message.node, StopReason.USER_STOP)
+        return [await self._cluster.ended(str(message.run_id), _STOPPED_S) for message in messages]
+
+    async def stop_unborn(self, owner: str, run_id: str) -> None:
+        await self._cluster.stop_unborn(owner, run_id)
+
+    async def status(self, message: Message) -> StreamStatus | None:
+        told = await self._told(message, "status")
+        return None if told is None else _status.validate_python(told)
+
+    async def approve(self, message: Message, call_id: str, verdict: Verdict) -> None:
+        if not self._cluster.is_elsewhere(message):
+            raise NotFound("call that waits for approval")
+        values = {"call_id": call_id, "decision": verdict.decision, "reason": verdict.reason}
+        await self._cluster.ask(message, "approve", "nothing is decided; try again soon", **values)
+
+    async def fresh(self, message: Message) -> Message:
+        told = await self._told(message, "fresh")
+        return message if told is None else replace(message, **told)
+
+    async def ledger(self, message: Message) -> Sequence[Mapping[str, Any]] | None:
+        told: Sequence[Mapping[str, Any]] | None = await self._told(message, "ledger")
+        return told
+
+    async def active_runs(self, session_ids: Sequence[str]) -> Mapping[str, str]:
+        return await self._store.active_runs(session_ids)
+
+    def hand_over(self) -> None:
+        self._cluster.hand_over()
+
+    def forget_session(self, session_id: str) -> None:
+        self._cluster.forget_session(session_id)
+
+    async def _told(self, message: Message, verb: str) -> Any:
+        if not self._cluster.is_elsewhere(message):
+            return None
+        try:
+            return await self._cluster.ask(message, verb, "")
+        except (NodeUnreachable, NotFound):  # it is silent, or has ended the run this moment: the store knows the rest
+            return None
+
+    # What other nodes ask of us
+
+    def _run(self, run_id: str) -> Run[bytes]:
+        run = self._runs.get(run_id)
+        if run is None or not run.accepted.is_set() or run.refusal is not None:
+            raise NotFound("run")
+        return run
+
+    async def _status_here(self, run_id: str) -> Any:
+        return _status.dump_python(status_of_run(self._run(run_id)), mode="json")
+
+    async def _approve_here(self, run_id: str, call_id: str, decision: str, reason: str | None) -> None:
+        approvals = generation_of(self._run(run_id)).approvals
+        if approvals is None:
+            raise NotFound("call that waits for approval")
+        approvals.decide(call_id, Verdict(Decision(decision), reason))
+
+    async def _fresh_here(self, run_id: str) -> Any:
+        run = self._run(run_id)
+        if run.status is not Status.STREAMING:
+            raise NotFound("run")
+        answer = generation_of(run).answer
+        return {"content": answer.content, "reasoning": answer.reasoning, "parts": answer.parts()}
+
+    async def _ledger_here(self, run_id: str) -> Any:
+        return self._run(run_id).ledger.entries()

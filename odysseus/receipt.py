@@ -1,0 +1,48 @@
+"""What a stop did: told by the run itself where it was, elsewhere by what it left in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from odysseus.ledger import Event
+from odysseus.messages import Message
+from odysseus.run import Run
+from odysseus.states import Status
+from odysseus.stream_status import generation_of
+
+__all__ = ["Receipt", "receipt_of_answer", "receipt_of_run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The run as it ended, its answer's length, and how long the model went on after the stop."""
+
+    run_id: str
+    status: Status
+    message_id: str
+    chars: int
+    upstream_closed_ms: float
+
+
+def receipt_of_run(run: Run[bytes]) -> Receipt | None:
+    """Return the receipt of *run*, which has ended; None if it never began."""
+    if run.refusal is not None:
+        return None
+    generation = generation_of(run)
+    asked, closed = run.stop_asked_at, generation.upstream_closed_at
+    waited_s = 0.0 if asked is None or closed is None else max(0.0, closed - asked)
+    return Receipt(
+        run.id, run.status, generation.turn.message_id, len(generation.answer.content), round(waited_s * 1000, 2)
+    )
+
+
+def receipt_of_answer(message: Message, ledger: Sequence[Mapping[str, Any]] | None) -> Receipt:
+    """Return the receipt of the run that made *message*. *ledger* is None if that run's process died."""
+    at = {entry["event"]: datetime.fromisoformat(entry["at"]) for entry in ledger or ()}
+    asked, closed = at.get(Event.STOP_ASKED), at.get(Event.UPSTREAM_CLOSED)
+    waited_s = 0.0 if asked is None or closed is None else max(0.0, (closed - asked).total_seconds())
+    assert message.run_id is not None
+    return Receipt(message.run_id, message.status, message.id, len(message.content), round(waited_s * 1000, 2))
