@@ -12,7 +12,7 @@ run: $(VENV)/run
 
 # Most tests wait for a real process, not for a processor: three at a time suit two cores.
 test: $(VENV)/dev
-	@.ci/system-packages postgresql iproute2 nginx-light chromium systemd
+	@.ci/system-packages postgresql redis-server iproute2 nginx-light chromium systemd
 	$(BIN)/pytest -n 3 --dist loadfile
 
 lint: $(VENV)/dev

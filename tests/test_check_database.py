@@ -14,8 +14,8 @@ import odysseus.store
 from odysseus.check_database import look_at_database, sqlite_file
 from odysseus.errors import SettingsError
 from odysseus.store import Database, database_url
-from tests.store.conftest import Postgres
-from tests.store.conftest import postgres as postgres  # the fixture
+from tests.postgres import Postgres
+from tests.postgres import postgres as postgres  # the fixture
 from tests.waiting import soon
 
 KEY = "sesame-0123456789"

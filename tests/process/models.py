@@ -43,6 +43,11 @@ class Models(FakeUpstream):
     def next_number(self) -> int:
         return next(self._numbers)
 
+    @property
+    def open(self) -> list[Exchange]:
+        """The requests whose connection is still open, oldest first."""
+        return [exchange for exchange in self.exchanges if not exchange.closed.is_set()]
+
     def asked(self, prompt: str) -> list[Exchange]:
         """Return what *prompt* has led to so far."""
         return [exchange for exchange in self.exchanges if _prompt(exchange) == prompt]

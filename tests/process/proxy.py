@@ -1,0 +1,103 @@
+"""A TCP proxy that stands between a node and what it needs, and takes it away: cut, or frozen as in a partition."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+__all__ = ["Proxy", "proxied"]
+
+
+class Proxy:
+    """Passes every connection on to *target*, a port of 127.0.0.1, while it isn't told otherwise."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._place = _socket(0)  # never listens; it keeps the port ours while nobody does
+        self.port: int = self._place.getsockname()[1]
+        self.accepted = 0
+        """Connections there have been."""
+        self._server: asyncio.Server | None = None
+        self._passing = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open now, frozen ones included."""
+        return len(self._tasks)
+
+    def cut(self) -> None:
+        """Close every connection, and refuse new ones."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for task in self._tasks:
+            task.cancel()
+
+    def freeze(self) -> None:
+        """Pass nothing: no byte, no end and no beginning of a connection, though new ones are taken."""
+        self._passing.clear()
+
+    async def heal(self) -> None:
+        """Pass everything, also what was held back; what was cut stays cut."""
+        self._passing.set()
+        if self._server is None:
+            self._server = await asyncio.start_server(self._serve, sock=_socket(self.port))
+
+    async def close(self) -> None:
+        self.cut()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._place.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.accepted += 1
+        try:
+            await self._connect(reader, writer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # a cut; nobody waits for this task but `close`
+        finally:
+            writer.transport.abort()
+            self._tasks.discard(task)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._passing.wait()
+        there, far = await asyncio.open_connection("127.0.0.1", self._target)
+        ways = [asyncio.ensure_future(way) for way in (self._pass(reader, far), self._pass(there, writer))]
+        try:
+            await asyncio.gather(*ways)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            far.transport.abort()
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            await self._passing.wait()
+            writer.write(data)
+            await writer.drain()
+        await self._passing.wait()
+        writer.write_eof()
+
+
+def _socket(port: int) -> socket.socket:
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # beside the one that keeps the port
+    sock.bind(("127.0.0.1", port))
+    return sock
+
+
+@asynccontextmanager
+async def proxied(target: int) -> AsyncIterator[Proxy]:
+    """Run a proxy before *target*; it passes."""
+    proxy = Proxy(target)
+    try:
+        await proxy.heal()
+        yield proxy
+    finally:
+        await proxy.close()
