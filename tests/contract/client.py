@@ -1,4 +1,4 @@
-"""The client of the contract: calls that each go to the node whose turn it is, and streams to the byte."""
+"""The client of the contract: calls that each go to another node than the last, and streams to the byte."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Stream(Client):
 
 
 class Api(Service):
-    """The service at *ports*, as one: each request goes to the next of them, in turn."""
+    """The service at *ports*, as one: each request goes to another of them than the last."""
 
     def __init__(self, world: str, ports: Callable[[], int], models: Models, headers: dict[str, str]) -> None:
         super().__init__(0)

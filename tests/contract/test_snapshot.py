@@ -22,7 +22,7 @@ async def forgotten(api: Api, models: Models) -> Stream:
     first = await api.stream(models.plan(say("Hello")))
     await first.rest()
     await api.models.all_closed()
-    for _ in range(3):  # as many as there are nodes
+    for _ in range(6):  # so that every node is asked
 
         async def kinds() -> list[str]:
             again = await api.back(first.session_id)

@@ -114,11 +114,12 @@ class Node:
 class Nodes(Sequence[Node]):
     """The nodes, and whose turn it is."""
 
-    def __init__(self, nodes: Sequence[Node], database: str = "") -> None:
+    def __init__(self, nodes: Sequence[Node], database: str = "", seed: int = 0) -> None:
         self.database = database
         """The name of the PostgreSQL database that they share, if they do."""
         self._nodes = nodes
-        self._turn = -1
+        self._rng = random.Random(seed)
+        self._last: Node | None = None
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -127,9 +128,10 @@ class Nodes(Sequence[Node]):
         return self._nodes[at]
 
     def next_node(self) -> Node:
-        """Hand out the nodes in turn: with more than one, never the same twice in a row."""
-        self._turn += 1
-        return self._nodes[self._turn % len(self._nodes)]
+        """Hand out one of the nodes that weren't the last: always in turn, each request would find the same one."""
+        others = [node for node in self._nodes if node is not self._last or len(self._nodes) == 1]
+        self._last = self._rng.choice(others)
+        return self._last
 
     def next_url(self) -> str:
         return self.next_node().url

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +87,11 @@ async def test_an_outage_of_the_database(node: Node, postgres: Postgres) -> None
 
 async def test_whose_turn_it_is() -> None:
     nodes = Nodes([Node.__new__(Node) for _ in range(3)])
-    handed = [nodes.next_node() for _ in range(6)]
-    assert handed == [*nodes, *nodes]
+    handed = [nodes.next_node() for _ in range(50)]
+    assert {*map(id, handed)} == {*map(id, nodes)}
+    assert all(before is not after for before, after in pairwise(handed))
+    alone = Nodes(nodes[:1])
+    assert alone.next_node() is alone.next_node() is nodes[0]
     first, second, other = (list(islice(nodes.at_random(seed), 50)) for seed in (1, 1, 2))
     assert first == second != other
     assert {*map(id, first)} == {*map(id, nodes)}
@@ -109,4 +112,4 @@ async def test_three(models: Models, tmp_path: Path, postgres: Postgres) -> None
         nodes[0].redis.cut()
         await nodes.heal()
         assert [answer.status for answer in await answers()] == [200, 200, 200]
-        assert len({node.url for node in nodes} | {nodes.next_url() for _ in range(6)}) == 3
+        assert len({node.url for node in nodes} | {nodes.next_url() for _ in range(20)}) == 3
