@@ -36,6 +36,9 @@ class Alone:
     exists = False
     """Whether there may be runs elsewhere."""
 
+    async def line_settled(self, session_id: str) -> None:
+        """Wait until it is known which of the session's runs here are refused, as other nodes have been quicker."""
+
     def way_in(self, generation: Generation, request: Request) -> tuple[Opening, Before | None]:
         """Return what a new run does before it is accepted, and before it is pulled."""
         return generation.opening, None
@@ -96,15 +99,20 @@ class Elsewhere(Alone):
             status=self._status_here, approve=self._approve_here, fresh=self._fresh_here, ledger=self._ledger_here
         )
 
+    async def line_settled(self, session_id: str) -> None:
+        while open_ := [run for run in self._runs.live(session_id) if run.refusal or not run.accepted.is_set()]:
+            await (open_[0].ended if open_[0].refusal else open_[0].accepted).wait()
+
     def way_in(self, generation: Generation, request: Request) -> tuple[Opening, Before | None]:
         turn = generation.turn
         entrance = Entrance(
             self._cluster,
             generation.opening,
             self._runs.live(turn.session_id),
+            run_id=turn.run_id,
+            owner=turn.owner,
             if_busy=request.if_busy,
             max_queued=self._max_queued,
-            unborn=None if request.run_id is None else (turn.owner, turn.run_id),
         )
 
         async def opening() -> None:
@@ -122,9 +130,12 @@ class Elsewhere(Alone):
         return [m for m in await self._store.live_answers(session_id) if self._cluster.is_elsewhere(m)]
 
     async def follow(self, message: Message) -> Followed | None:
-        live = self._cluster.is_elsewhere(message)
-        kept = message.ended_at is not None and now() - message.ended_at < self._grace
-        return await self._cluster.follow(message) if message.detached and (live or kept) else None
+        there = self._cluster.is_elsewhere(message) or self._kept(message)
+        return await self._cluster.follow(message) if message.detached and there else None
+
+    def _kept(self, message: Message) -> bool:
+        """Whether its log may still be there."""
+        return message.ended_at is not None and now() - message.ended_at < self._grace
 
     async def stop(self, messages: Sequence[Message]) -> Sequence[Message | None]:
         for message in messages:
@@ -139,7 +150,9 @@ class Elsewhere(Alone):
         return None if told is None else _status.validate_python(told)
 
     async def approve(self, message: Message, call_id: str, verdict: Verdict) -> None:
-        if not self._cluster.is_elsewhere(message):
+        if message.node in (None, self._cluster.node) or not (
+            self._cluster.is_elsewhere(message) or self._kept(message)
+        ):
             raise NotFound("call that waits for approval")
         values = {"call_id": call_id, "decision": verdict.decision, "reason": verdict.reason}
         await self._cluster.ask(message, "approve", "nothing is decided; try again soon", **values)

@@ -39,6 +39,8 @@ class Lifetime(Generic[Frame]):
     before: Before | None
     sink: Sink[Frame] | None
     """The one client of a direct run; None for a detached run."""
+    accepted: Callable[[Run[Frame]], None]
+    """Told that the run is accepted, before anybody else is."""
     turn: Callable[[Run[Frame]], Awaitable[None]]
     """Waits until every run that stood before this one in its session has ended."""
     over: Callable[[Run[Frame]], None]
@@ -97,6 +99,7 @@ class Lifetime(Generic[Frame]):
             self.run.refusal = error
         else:
             self.run.ledger.add(Event.ACCEPTED)
+            self.accepted(self.run)
         self.run.accepted.set()
 
     async def _pull(self) -> None:

@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import takewhile
 from typing import Generic
 
 from odysseus.errors import Busy, Draining, NotFound, StoppedBeforeStart, TooMany, Whose
@@ -91,7 +92,7 @@ class Runs(Generic[Frame]):
         Raises `Busy`, `TooMany`, `Draining` or `StoppedBeforeStart`, all of them before anything has happened.
         """
         run = self._admit(session_id, run_id, owner, if_busy, detached=True, about=about, ledger=ledger)
-        lifetime = self._lifetime(run, source, opening, closing, connect, before, None)
+        lifetime = self._lifetime(run, source, if_busy, opening, closing, connect, before, None)
         run.task = asyncio.get_running_loop().create_task(lifetime.live())
         return run
 
@@ -121,7 +122,7 @@ class Runs(Generic[Frame]):
         task = asyncio.current_task()
         assert task is not None
         run.task = task
-        await self._lifetime(run, source, opening, closing, connect, before, sink).live()
+        await self._lifetime(run, source, if_busy, opening, closing, connect, before, sink).live()
         await run.wait_accepted()
         return run
 
@@ -155,9 +156,6 @@ class Runs(Generic[Frame]):
         )
         if run.id in self._runs:
             raise ValueError(f"run {run.id} exists")
-        if if_busy is IfBusy.REPLACE:
-            for predecessor in line:
-                predecessor.ask(StopReason.REPLACED)
         self._runs[run.id] = self._latest[session_id] = run
         self._lines.setdefault(session_id, deque()).append(run)
         self.live_count += 1
@@ -292,6 +290,7 @@ class Runs(Generic[Frame]):
         self,
         run: Run[Frame],
         source: AsyncGenerator[Frame, None],
+        if_busy: IfBusy,
         opening: Opening | None,
         closing: Closing[Frame] | None,
         connect: Connect[Frame] | None,
@@ -306,11 +305,17 @@ class Runs(Generic[Frame]):
             connect=connect,
             before=before,
             sink=sink,
+            accepted=self._replace if if_busy is IfBusy.REPLACE else _nothing,
             turn=self._turn,
             over=self._over,
             limits=self._limits,
             tasks=self._tasks,
         )
+
+    def _replace(self, run: Run[Frame]) -> None:
+        """Stop what stands before *run*: not earlier, as nothing has happened if it is refused."""
+        for predecessor in takewhile(lambda other: other is not run, self._lines[run.session_id]):
+            predecessor.ask(StopReason.REPLACED)
 
     async def _turn(self, run: Run[Frame]) -> None:
         line = self._lines[run.session_id]
@@ -366,3 +371,6 @@ class Runs(Generic[Frame]):
         for run in self._runs.values():  # in the order of admission
             if run.session_id == refused.session_id:
                 self._latest[run.session_id] = run
+
+
+def _nothing(_: object) -> None: ...

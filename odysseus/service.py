@@ -48,6 +48,7 @@ class Service:
             return joined
         generation = await self.turns.generation(request, detached=True)
         turn = generation.turn
+        await self.elsewhere.line_settled(turn.session_id)
         # No await from here to the start: the same request, sent twice at once, must find the first one's run.
         run = self.runs.get(turn.run_id)
         if run is not None:
@@ -85,6 +86,7 @@ class Service:
             return joined
         generation = await self.turns.generation(request, detached=False)
         turn = generation.turn
+        await self.elsewhere.line_settled(turn.session_id)
         if (run := self.runs.get(turn.run_id)) is not None:
             _check_session(run, request)
             return run
@@ -111,7 +113,8 @@ class Service:
     async def _joined(self, request: Request) -> Run[bytes] | Followed | Message | None:
         if request.run_id is None:
             return None
-        found: Run[bytes] | Message | None = self.runs.get(request.run_id)
+        run = self.runs.get(request.run_id)
+        found: Run[bytes] | Message | None = None if run is not None and await _refused_as_double(run) else run
         if found is None:
             stored = await self.store.answer_of(request.run_id, request.owner)
             found = self.runs.get(request.run_id) or stored  # it may have begun while the store was asked
@@ -173,6 +176,8 @@ class Service:
             return None
         if isinstance(found, Message):
             found = await self.elsewhere.follow(found) or found
+        if isinstance(found, Followed):
+            await found.reach(last_event_id)
         if isinstance(found, Feed):
             seq = next_seq(last_event_id, found.id, found.numbered)
             whole = seq == len(found.log) or last_event_id == event_id(found.id, END)
@@ -278,6 +283,13 @@ class Service:
         session = await self.store.session(session_id, owner)
         return session, [await self.fresh(message) for message in await self.store.messages(session_id)]
 
+    async def is_shown(self, session_id: str, run_id: str) -> bool:
+        """Whether the session's own stream is that of this run, and not of one before it."""
+        if self.elsewhere.exists:
+            return (await self.active_runs([session_id])).get(session_id) in (None, run_id)
+        run = self.runs.current(session_id)
+        return run is not None and run.id == run_id
+
     async def active_runs(self, session_ids: Sequence[str]) -> Mapping[str, str]:
         """Return the ids of the runs at the heads of those sessions' lines that have live runs."""
         here = {session_id: line[0].id for session_id in session_ids if (line := self.runs.live(session_id))}
@@ -304,6 +316,15 @@ class Service:
     async def ledger(self, message: Message) -> Sequence[Mapping[str, Any]] | None:
         """Return what the run that made *message* has written down; None if its process died with it."""
         return await self.elsewhere.ledger(message) or await self.store.ledger_of(str(message.run_id))
+
+
+async def _refused_as_double(run: Run[bytes]) -> bool:
+    """Return whether another node was quicker with the same run; then it has gone from here."""
+    await run.accepted.wait()
+    if not isinstance(run.refusal, RunExists):
+        return False
+    await run.ended.wait()
+    return True
 
 
 def _check_session(found: Run[bytes] | Message, request: Request) -> None:

@@ -26,6 +26,7 @@ from odysseus.messages import Mode, Turn
 from odysseus.run import Run
 from odysseus.settings import Settings
 from odysseus.states import Status, StopReason
+from odysseus.told import told_of_run
 from odysseus.webhook import HttpPost, Webhook, run_ended, signed_headers
 from tests.process.nginx import write_certificate
 from tests.scenes import virtual
@@ -102,7 +103,7 @@ def test_a_signature_that_the_standards_libraries_know() -> None:
 
 async def test_what_is_said() -> None:
     run = ended_run()
-    assert orjson.loads(run_ended(run)) == {
+    assert orjson.loads(run_ended(told_of_run(run))) == {
         "type": "run.ended",
         "run_id": "run-1.5",
         "session_id": "ses_1",
@@ -125,7 +126,7 @@ async def test_what_is_said() -> None:
 async def test_taken(status: int) -> None:
     receiver = Receiver(status)
     webhook = Webhook(receiver, KEY)
-    webhook.tell(ended_run())
+    webhook.tell(told_of_run(ended_run()))
     await emptied(webhook)
     assert (receiver.attempts, counts(webhook)) == ([(0, "msg_1")], (1, 0, 0))
 
@@ -136,7 +137,7 @@ async def test_repeated_until_taken() -> None:
     failures = [500, 301, 404, 429, aiohttp.ClientConnectionError(), OSError(), TimeoutError(), 199, 502]
     receiver = Receiver(*failures, 204)
     webhook = Webhook(receiver, KEY)
-    webhook.tell(ended_run())
+    webhook.tell(told_of_run(ended_run()))
     await emptied(webhook)
     assert counts(webhook) == (1, len(failures), 0)
     assert {id_ for _, id_ in receiver.attempts} == {"msg_1"}
@@ -152,7 +153,7 @@ async def test_repeated_until_taken() -> None:
 async def test_given_up_after_five_minutes(each_s: float) -> None:
     receiver = Receiver(500, each_s=each_s)
     webhook = Webhook(receiver, KEY)
-    webhook.tell(ended_run())
+    webhook.tell(told_of_run(ended_run()))
     await asyncio.sleep(299)
     assert (webhook.waiting, webhook.dropped) == (1, 0)
     await asyncio.sleep(2)
@@ -164,12 +165,12 @@ async def test_no_more_than_a_thousand_wait() -> None:
     receiver = Receiver(204, each_s=1)
     webhook = Webhook(receiver, KEY)
     for number in range(1200):
-        webhook.tell(ended_run(number))
+        webhook.tell(told_of_run(ended_run(number)))
     assert (webhook.waiting, webhook.dropped) == (1000, 200)
     await emptied(webhook)
     assert counts(webhook) == (1000, 0, 200)
     assert receiver.most_at_once == 16
-    webhook.tell(ended_run())
+    webhook.tell(told_of_run(ended_run()))
     await emptied(webhook)
     assert webhook.delivered == 1001
 
@@ -178,8 +179,8 @@ async def test_no_more_than_a_thousand_wait() -> None:
 async def test_a_failure_of_ours_is_one_delivery_lost() -> None:
     receiver = Receiver(ZeroDivisionError(), 204)
     webhook = Webhook(receiver, KEY)
-    webhook.tell(ended_run(1))
-    webhook.tell(ended_run(2))
+    webhook.tell(told_of_run(ended_run(1)))
+    webhook.tell(told_of_run(ended_run(2)))
     await emptied(webhook)
     assert counts(webhook) == (1, 0, 1)
 
@@ -199,14 +200,14 @@ async def test_what_waits_gets_a_last_attempt() -> None:
     receiver = Receiver(500)
     webhook = Webhook(receiver, KEY)
     for number in (1, 2):
-        webhook.tell(ended_run(number))
+        webhook.tell(told_of_run(ended_run(number)))
     await asyncio.sleep(100)
     before, receiver.answers = len(receiver.attempts), [204, 500]
     await webhook.close()
     assert receiver.closed_at == 100
     assert sorted(receiver.attempts[before:]) == [(100, "msg_1"), (100, "msg_2")]
     assert counts(webhook) == (1, before + 1, 1)
-    webhook.tell(ended_run(3))
+    webhook.tell(told_of_run(ended_run(3)))
     assert (webhook.waiting, webhook.dropped) == (0, 2)
 
 
@@ -215,7 +216,7 @@ async def test_a_receiver_that_hangs_holds_the_stop_for_three_seconds() -> None:
     receiver = Receiver(204, each_s=8)
     webhook = Webhook(receiver, KEY)
     for number in range(100):
-        webhook.tell(ended_run(number))
+        webhook.tell(told_of_run(ended_run(number)))
     await asyncio.sleep(6)
     await webhook.close()
     assert receiver.closed_at == 9

@@ -40,6 +40,7 @@ class Places(Register, Protocol):
 
     async def owners(self, run_ids: Any) -> Mapping[str, str | None]: ...
     async def ask_stop(self, run_id: str, reason: StopReason) -> None: ...
+    async def stop_of(self, run_id: str) -> StopReason | None: ...
 
 
 class Cluster:
@@ -188,6 +189,11 @@ class Cluster:
         if node is not None:
             self._post.tell(node, "stop", run_id=run_id, reason=reason)
 
+    async def obey(self, run_id: str) -> None:
+        """Stop the run, which is ours, if that is written down. Raises `StoreError`."""
+        if (reason := await self._places.stop_of(run_id)) is not None:
+            await self._stop_here(run_id, reason)
+
     async def ended(self, run_id: str, limit_s: float | None = None) -> Message | None:
         """Wait until the run has ended, wherever; return its answer, None if that is deleted.
 
@@ -216,7 +222,7 @@ class Cluster:
         finally:
             run.left(number)
 
-    async def ask(self, message: Message, verb: str, lost: str, **values: object) -> Any:
+    async def ask(self, message: Message, verb: str, lost: str, /, **values: object) -> Any:
         """Ask the owner of the run that makes *message*. Raises what it refuses with, and `NodeUnreachable`."""
         assert message.node is not None
         return await self._post.ask(message.node, verb, lost, run_id=message.run_id, **values)

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from odysseus.cluster.cluster import Cluster
-from odysseus.errors import Busy, StoppedBeforeStart, StoreError, TooMany, Whose
+from odysseus.errors import Busy, RunExists, StoppedBeforeStart, StoreError, TooMany, Whose
 from odysseus.messages import Admit, Ahead
 from odysseus.run import IfBusy, Run
 from odysseus.states import StopReason
@@ -32,30 +32,37 @@ class Entrance:
         begin: Callable[[Admit], Awaitable[None]],
         line: Sequence[Run[bytes]],
         *,
+        run_id: str,
+        owner: str,
         if_busy: IfBusy,
         max_queued: int,
-        unborn: tuple[str, str] | None,
     ) -> None:
-        """*begin* stores the turn, or raises what its argument raises. *line* are the session's live runs here.
-        *unborn* are owner and id of a run that somebody may have stopped already."""
+        """*begin* stores the turn, or raises what its argument raises. *line* are the session's live runs here."""
         self._cluster = cluster
         self._begin = begin
         self._line = line
         self._if_busy = if_busy
         self._max_queued = max_queued
-        self._unborn = unborn
+        self._run_id, self._owner = run_id, owner
         self._ahead: Sequence[Ahead] = ()
 
     async def opening(self) -> None:
-        """Raises `Busy`, `TooMany`, `StoppedBeforeStart`, `LogUnreachable`, and what *begin* raises."""
+        """Raises `Busy`, `TooMany`, `RunExists`, `StoppedBeforeStart`, `LogUnreachable`, and what *begin* raises."""
         for run in self._line:
             await run.accepted.wait()
         await self._cluster.check_logs()
-        if self._unborn is not None and await self._cluster.is_stopped_unborn(*self._unborn):
-            raise StoppedBeforeStart(self._unborn[1])
+        if await self._cluster.is_stopped_unborn(self._owner, self._run_id):
+            raise StoppedBeforeStart(self._run_id)
         await self._begin(self._admit)
+        if self._ahead and self._if_busy is IfBusy.REPLACE:
+            try:
+                await self._replace()
+            except StoreError as error:  # the run is accepted: nothing may fail here any more
+                _log.warning("the runs before this one will be stopped later: %s", error)
 
     def _admit(self, ahead: Sequence[Ahead]) -> None:
+        if any(run_id == self._run_id for run_id, _ in ahead):
+            raise RunExists(self._run_id)
         if ahead and self._if_busy is IfBusy.REJECT:
             raise Busy(ahead[0].run_id)
         if self._if_busy is IfBusy.QUEUE and len(self._line) + len(ahead) > self._max_queued:
@@ -64,13 +71,18 @@ class Entrance:
 
     async def before(self) -> None:
         """Wait for the runs of other nodes that the session had before this one."""
-        for run_id, node in self._ahead:
-            while True:
-                try:
-                    if self._if_busy is IfBusy.REPLACE:
-                        await self._cluster.stop(run_id, node, StopReason.REPLACED)
+        while self._ahead:
+            try:
+                if self._if_busy is IfBusy.REPLACE:
+                    await self._replace()
+                for run_id, _ in self._ahead:
                     await self._cluster.ended(run_id)
-                    break
-                except StoreError as error:
-                    _log.warning("run %s is still waited for: %s", run_id, error)
-                await asyncio.sleep(_AGAIN_S)
+                await self._cluster.obey(self._run_id)
+                return
+            except StoreError as error:
+                _log.warning("the runs before this one are still waited for: %s", error)
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _replace(self) -> None:
+        for run_id, node in reversed(self._ahead):  # those that wait first, so that none of them begins
+            await self._cluster.stop(run_id, node, StopReason.REPLACED)

@@ -11,7 +11,7 @@ from odysseus.cluster.connections import UNREACHABLE
 from odysseus.cluster.streams import START, Entry, Place, Streams, inbox_of, log_entry, log_of
 from odysseus.errors import StoreError
 from odysseus.feed import Feed
-from odysseus.messages import Message
+from odysseus.messages import Message, now
 from odysseus.states import Status
 from odysseus.tasks import Tasks
 
@@ -23,6 +23,8 @@ _BLOCK_MS = 2000
 _LATE_S = 3.0  # beyond that time, an answer won't come: the connection is dead
 _PAUSE_S = 0.5  # after a failure
 _LINGER_S = 10.0  # of a copy that nobody reads: clients come back
+_BEHIND_S = 2.0  # a copy is some milliseconds behind
+_LONGEST_SEQ = 18  # digits
 _LOOK_S = 5.0  # between two looks whether what stands still has ended without a word
 
 
@@ -51,6 +53,17 @@ class Followed(Feed[bytes]):
     def left(self, number: int) -> None:
         super().left(number)
         self._on_watched(self)
+
+    async def reach(self, last_event_id: str | None) -> None:
+        """Wait a moment for the frame that somebody has seen already: its owner was quicker than this copy."""
+        named, _, seq = (last_event_id or "").rpartition(".")
+        if named == self.id and seq.isascii() and seq.isdigit() and len(seq) < _LONGEST_SEQ:
+            try:
+                async with asyncio.timeout(_BEHIND_S):
+                    while self._numbered <= int(seq) and not self.over:
+                        await self.changed()
+            except TimeoutError:
+                pass  # it was never given out, or Redis is away: the client gets all there is
 
     def take(self, entry: Entry) -> bool:
         """Add what *entry* brings; False when frames before it are missing."""
@@ -113,12 +126,16 @@ class Following:
                     whole = await self._catch_up(followed)
             except UNREACHABLE:
                 whole = True  # as far as anybody knows: if the run is live, the reader goes on from there
-            if not whole or (not followed.ended.is_set() and message.status is not Status.STREAMING):
+            if not whole:
                 return None
             self._followed[message.id] = followed
             followed.on_unwatched = lambda: self._linger(followed)
             self._linger(followed)
-            self._rearrange()
+            if not followed.ended.is_set():
+                self._rearrange()
+            if message.status is not Status.STREAMING and not await self._ends_soon(followed):
+                del self._followed[message.id]
+                return None
             return followed
         finally:
             del self._opening[message.id]
@@ -129,6 +146,19 @@ class Following:
             if not followed.take(entry):
                 return False
         return True
+
+    async def _ends_soon(self, followed: Followed) -> bool:
+        """Wait a moment for the end of the log, if there is any of it: the answer may have been stored just before."""
+        just_now = (
+            followed.message.ended_at is not None and (now() - followed.message.ended_at).total_seconds() < _BEHIND_S
+        )
+        try:
+            async with asyncio.timeout(_BEHIND_S):
+                while (just_now or len(followed.log)) and not followed.over:
+                    await followed.changed()
+        except TimeoutError:
+            pass
+        return followed.ended.is_set()
 
     def _linger(self, followed: Followed) -> None:
         asyncio.get_running_loop().call_later(_LINGER_S, self._forget_unwatched, followed)
@@ -205,11 +235,11 @@ class Following:
         """Look, until cancelled, for runs that have ended without an end in their logs: Redis may have lost it."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            now = asyncio.get_running_loop().time()
+            time = asyncio.get_running_loop().time()
             still = [
                 followed
                 for followed in self._followed.values()
-                if not followed.ended.is_set() and now - followed.last_frame_at > _LOOK_S
+                if not followed.ended.is_set() and time - followed.last_frame_at > _LOOK_S
             ]
             if still:
                 await self._look_at(still)

@@ -35,11 +35,11 @@ class Post:
         self._handlers = handlers
         self._asked: dict[str, asyncio.Future[Any]] = {}  # by the letter's id
 
-    def tell(self, node: str, verb: str, **values: object) -> None:
+    def tell(self, node: str, verb: str, /, **values: object) -> None:
         """Send a letter, some time soon. It is lost if Redis is."""
         self._tasks.spawn(self._try_to_send(node, {"verb": verb, "values": values}), apart=True)
 
-    async def ask(self, node: str, verb: str, lost: str, **values: object) -> Any:
+    async def ask(self, node: str, verb: str, lost: str, /, **values: object) -> Any:
         """Return what *node* answers. Raises what it refuses with, and `NodeUnreachable`, which says *lost*."""
         letter_id = new_id("let")
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

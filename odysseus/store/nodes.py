@@ -95,6 +95,12 @@ class Nodes:
         )
         await self._database.write(lambda connection: connection.execute(statement))
 
+    async def stop_of(self, run_id: str) -> StopReason | None:
+        """Return why the run is to stop; None if nobody has written that down."""
+        statement = sa.select(messages.c.stop_asked).where(messages.c.run_id == run_id)
+        reason = await self._database.read(lambda connection: connection.scalar(statement))
+        return None if reason is None else StopReason(reason)
+
 
 _HAS_RUNS = sa.exists().where(messages.c.node == nodes.c.id, messages.c.status == Status.STREAMING)
 _STOPS = sa.select(messages.c.run_id, messages.c.stop_asked).where(

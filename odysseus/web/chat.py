@@ -46,7 +46,7 @@ async def chat_stream(request: web.Request) -> web.StreamResponse:
         request.app[SERVICE].runs.check_room_for_subscriber()  # rather now than when the run has started
     found = await request.app[SERVICE].start(asked)
     if as_json:
-        return json_answer(_accepted(request, found), 202)
+        return json_answer(await _accepted(request, found), 202)
     return await _joined(request, found)
 
 
@@ -111,16 +111,13 @@ async def approve(request: web.Request) -> web.Response:
     return json_answer(Approved(call_id=body.call_id, decision=body.decision))
 
 
-def _accepted(request: web.Request, found: Run[bytes] | Followed | Message) -> Accepted:
+async def _accepted(request: web.Request, found: Run[bytes] | Followed | Message) -> Accepted:
     path = f"/api/chat/resume/{found.session_id}"
     if isinstance(found, Message):
         return Accepted(run_id=str(found.run_id), session_id=found.session_id, message_id=found.id, stream=path)
-    if isinstance(found, Followed):
-        path += f"?run_id={found.id}"  # it may wait in line, on its node
-        return Accepted(run_id=found.id, session_id=found.session_id, message_id=found.message.id, stream=path)
-    if request.app[SERVICE].runs.current(found.session_id) is not found:
+    if not await request.app[SERVICE].is_shown(found.session_id, found.id):
         path += f"?run_id={found.id}"  # it waits in line: the session's own stream is that of the run before it
-    message_id = generation_of(found).turn.message_id
+    message_id = generation_of(found).turn.message_id if isinstance(found, Run) else found.message.id
     return Accepted(run_id=found.id, session_id=found.session_id, message_id=message_id, stream=path)
 
 

@@ -58,7 +58,7 @@ class Proxy:
         self.accepted += 1
         try:
             await self._connect(reader, writer)
-        except (ConnectionError, asyncio.CancelledError):
+        except (OSError, asyncio.CancelledError):
             pass  # a cut; nobody waits for this task but `close`
         finally:
             writer.transport.abort()

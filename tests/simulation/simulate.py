@@ -242,8 +242,7 @@ class Simulation:
             assert call.run is not None
             self._watching.append(asyncio.create_task(self._witness(call, call.run)))
             line = self.runs.live(call.turn.session_id)
-            spared = [run.id for run in line[: line.index(call.run)] if run.asked is run.ending is None]
-            self.world.expect(not spared or call.request.if_busy is IfBusy.QUEUE, f"{call.id} spared {spared}")
+            self._watching.append(asyncio.create_task(self._replaces(call, call.run, line[: line.index(call.run)])))
             await generation.opening()
             call.accepted = True
 
@@ -274,6 +273,13 @@ class Simulation:
         except (RequestError, StoreError) as refusal:
             self.world.say(f"{call.id} is refused: {refusal}")
             self.world.expect(not call.accepted, f"{call.id} was accepted, then refused")
+
+    async def _replaces(self, call: Call, run: Run[bytes], before: Sequence[Run[bytes]]) -> None:
+        """See whom it stops when it is accepted; nobody, if it is refused."""
+        await run.accepted.wait()
+        if run.refusal is None and call.request.if_busy is not IfBusy.QUEUE:
+            spared = [other.id for other in before if other.asked is other.ending is None]
+            self.world.expect(not spared, f"{call.id} spared {spared}")
 
     async def _witness(self, call: Call, run: Run[bytes]) -> None:
         """See every frame when it can be seen at all."""

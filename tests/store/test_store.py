@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from odysseus.answer import with_stopped_results
-from odysseus.errors import NotFound, StoreError
+from odysseus.errors import NotFound, RunExists
 from odysseus.events import Part
 from odysseus.messages import Final, Message, Mode, Role, Turn
 from odysseus.states import Status, StopReason
@@ -99,14 +99,13 @@ async def test_a_turn_begins_whole(store: Store) -> None:
     assert (session.title, session.model, session.system, session.compare_id) == ("Hi", "m", "Be brief.", None)
 
 
-@pytest.mark.parametrize("failing", ["no session", "the run exists", "the message exists"])
+@pytest.mark.parametrize("failing", ["no session", "the run exists"])
 async def test_a_turn_that_fails_leaves_nothing(store: Store, failing: str) -> None:
     await store.begin(TURN)
     before = await store.messages("ses_1"), await store.sessions("ann", limit=9)
     wrong, error = {
         "no session": (turn(2, "ses_9"), NotFound),
-        "the run exists": (turn(2, "ses_2", run_id="run_1", new_session=True), StoreError),
-        "the message exists": (turn(2, message_id="msg_1"), StoreError),
+        "the run exists": (turn(2, "ses_2", run_id="run_1", new_session=True), RunExists),
     }[failing]
     with pytest.raises(error):
         await store.begin(wrong)

@@ -122,7 +122,7 @@ async def test_saves_that_fail(
             raise StoreError("away")
         return await finish(final)
 
-    monkeypatch.setattr(service.app[SERVICE]._saves, "_finish", fails)
+    monkeypatch.setattr(service.app[SERVICE].turns.saves, "_finish", fails)
     stream = await service.chat()
     await stream.rest()
     expected = saved | {"to": "spool"} if failures == 3 else saved
@@ -180,10 +180,10 @@ async def test_a_run_that_is_not_accepted_is_not_there(service: Service, monkeyp
     reached, go_on = asyncio.Event(), asyncio.Event()
     begin = service.app[SERVICE].store.begin
 
-    async def slow(turn: Any) -> None:
+    async def slow(turn: Any, admit: Any) -> None:
         reached.set()
         await go_on.wait()
-        await begin(turn)
+        await begin(turn, admit)
 
     monkeypatch.setattr(service.app[SERVICE].store, "begin", slow)
     starting = asyncio.create_task(service.accepted(run_id="my-run-1"))

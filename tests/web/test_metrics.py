@@ -83,7 +83,7 @@ async def test_saves_that_are_tried_again(service: Service, monkeypatch: pytest.
             raise StoreError("away")
         return await finish(final)
 
-    monkeypatch.setattr(service.app[SERVICE]._saves, "_finish", fails)
+    monkeypatch.setattr(service.app[SERVICE].turns.saves, "_finish", fails)
     await (await service.chat()).rest()
     found = await metrics(service)
     assert found["odysseus_save_failures_total",] == 2
