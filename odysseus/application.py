@@ -98,7 +98,7 @@ def create_app(settings: Settings) -> web.Application:
             stack.push_async_callback(store.close)
             tokens = Tokens(database)
             app[ACCOUNTS] = configured_accounts(settings, tokens)
-            saves = Saves(store.finish, FileSpool(folder / "spool"), tasks)
+            saves = Saves(store.finish, FileSpool(folder / "spool"), tasks, shared=settings.redis_url is not None)
             catalog = Catalog([_server(server, settings) for server in await _model_servers(settings, stack)])
             stack.push_async_callback(catalog.close)
             webhook = _webhook(settings, stack)

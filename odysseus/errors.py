@@ -20,6 +20,7 @@
     │   ├── LogUnreachable       the runs' logs can't be shared now, so none is started
     │   └── ModelsUnknown        no model server has said what it serves
     ├── StoreError               the database failed us
+    ├── AnswerTaken              another node has ended the answer
     └── StreamFailed             a generation can't go on
         └── UpstreamError        the model server failed it
 
@@ -35,6 +36,7 @@ from odysseus.states import StopReason
 __all__ = [
     "AlreadyClaimed",
     "AlreadyDecided",
+    "AnswerTaken",
     "Busy",
     "Draining",
     "Forbidden",
@@ -274,6 +276,17 @@ class StoreError(OdysseusError):
 
     def __str__(self) -> str:
         return self.problem
+
+
+class AnswerTaken(OdysseusError):
+    """Another node has ended the answer, and what was made of it here doesn't count."""
+
+    def __init__(self, message_id: str) -> None:
+        super().__init__(message_id)
+        self.message_id = message_id
+
+    def __str__(self) -> str:
+        return f"message {self.message_id} was ended by another node"
 
 
 class StreamFailed(OdysseusError):

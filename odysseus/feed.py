@@ -35,6 +35,8 @@ class Feed(Generic[Frame]):
         """Set when nothing more will come: after the save, after the last frame."""
         self.released = False
         """Whoever reads is to come back for the rest, here or elsewhere: see `release`."""
+        self.withdrawn = False
+        """What it says doesn't count any more."""
         self.outlet: Outlet[Frame] | None = None
         self.last_frame_at = 0.0
         self.unwatched_since = 0.0  # when it was first pulled, or the last subscriber left after that
@@ -76,6 +78,11 @@ class Feed(Generic[Frame]):
         """Let the readers go when they have what there is; their streams end without an ending."""
         self.released = True
         self.wake()
+
+    def withdraw(self) -> None:
+        """As `release`; and nobody else is to be given any of it."""
+        self.withdrawn = True
+        self.release()
 
     def wake(self) -> None:
         """Wake the readers that wait. Those already woken read on by themselves, so a burst wakes each once."""

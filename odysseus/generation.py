@@ -17,7 +17,7 @@ from odysseus.answer import Answer, stopped_results
 from odysseus.approvals import Approvals
 from odysseus.checkpoints import Checkpoints
 from odysseus.conversation import conversation
-from odysseus.errors import StreamFailed
+from odysseus.errors import AnswerTaken, StreamFailed
 from odysseus.events import Ended, Frames, Part, Started, Timings, UsageCount
 from odysseus.ledger import Event, Ledger
 from odysseus.messages import Admit, Final, Message, Turn, now
@@ -127,7 +127,10 @@ class Generation:
             self.ledger.add(Event.UPSTREAM_CLOSED)
 
     async def closing(self, ending: Ending, failure: BaseException | None) -> list[bytes]:
-        """Save the answer, then return the frames that announce its end: results of the calls that have none first."""
+        """Save the answer, then return the frames that announce its end: results of the calls that have none first.
+
+        Raises `AnswerTaken`.
+        """
         self._checkpoints.close()
         frames = []
         for result in stopped_results(self.answer.parts()):
@@ -154,6 +157,8 @@ class Generation:
                 ledger=self.ledger.entries(),
             )
         )
+        if self._saves.shared and not saved.first:
+            raise AnswerTaken(self.turn.message_id)
         self.save_s = _time() - saving_at
         self.ledger.add(Event.SAVED, to=saved.to, attempts=saved.attempts)
         ended = Ended(ending.status, ending.stop_reason, self.turn.message_id, self.finish_reason, self.usage, timings)

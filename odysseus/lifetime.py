@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic
 
-from odysseus.errors import StreamFailed
+from odysseus.errors import AnswerTaken, StreamFailed
 from odysseus.ledger import Event
 from odysseus.logs import log_of_run
 from odysseus.replay import Frame
@@ -141,6 +141,10 @@ class Lifetime(Generic[Frame]):
                 _log.exception("run %s: its source didn't close well", run.id)
             finally:
                 await self._close(ending, failure)
+        except AnswerTaken as taken:
+            _log.warning("%s", taken)
+            ending = run.ending = Ending(StopReason.NODE_LOST)
+            run.withdraw()
         finally:  # whatever went wrong, the save is tried, and nobody waits for this run for ever
             run.status = move(run.status, ending.status)
             run.stop_reason = ending.stop_reason
@@ -157,6 +161,8 @@ class Lifetime(Generic[Frame]):
         try:
             for frame in await self.closing(ending, failure):
                 self.run.log.append(frame)
+        except AnswerTaken:
+            raise
         except Exception:
             _log.exception("run %s: its closing failed", self.run.id)
 

@@ -251,7 +251,7 @@ class Runs(Generic[Frame]):
         """Stop *run*, which somebody else has ended: nobody finds it here any more, and its readers come back."""
         run.ask(StopReason.NODE_LOST)
         self._evict(run)
-        run.release()
+        run.withdraw()
 
     async def drain(self, grace_s: float, limit_s: float) -> bool:
         """Admit nothing more; let the live runs go on for *grace_s*, then stop them and wait up to *limit_s*.
@@ -327,6 +327,8 @@ class Runs(Generic[Frame]):
         if run.refusal is not None:
             self._forget(run)
             return
+        if run.withdrawn:
+            self._evict(run)
         asyncio.get_running_loop().call_later(self._limits.replay_grace_s, self._grace_over, run)
         self.endings[Ending(run.stop_reason)] += 1
         if self._on_ended is not None:

@@ -35,6 +35,8 @@ class Saved(NamedTuple):
 
     to: Literal["store", "spool"]
     attempts: int
+    first: bool = True
+    """False if the store had another ending of it before; that one stays."""
 
 
 class Spool(Protocol):
@@ -94,7 +96,12 @@ class FileSpool:
 class Saves:
     """Saves each answer once. *finish* is the store's compare-and-set: False if the message had ended before."""
 
-    def __init__(self, finish: Callable[[Final], Awaitable[bool]], spool: Spool, tasks: Tasks) -> None:
+    def __init__(
+        self, finish: Callable[[Final], Awaitable[bool]], spool: Spool, tasks: Tasks, *, shared: bool = False
+    ) -> None:
+        """*shared*: there are other nodes, which may end what only waits in the spool; so nothing counts as saved
+        before the store has it."""
+        self.shared = shared
         self.retried = 0
         """How many attempts on the store failed, since the start."""
         self.spooled = 0
@@ -107,27 +114,34 @@ class Saves:
         self._closed = False
 
     async def save(self, final: Final) -> Saved:
-        """Return when *final* is stored or spooled. While neither works it goes on trying."""
+        """Return when *final* is stored, or spooled if that counts. While that doesn't work it goes on trying."""
         attempts = 0
+        spooled = False
         while True:
             for pause in (*_PAUSES_S, None):
                 attempts += 1
-                if await self._stored(final, attempts):
-                    return Saved("store", attempts)
+                if (first := await self._stored(final, attempts)) is not None:
+                    if spooled:
+                        await self._spool.remove(final.message_id)
+                    return Saved("store", attempts, first)
                 if pause is not None:
                     await asyncio.sleep(pause)
-            saved = Saved("spool", attempts)
-            try:
-                async with asyncio.timeout(_ATTEMPT_S):
-                    await self._spool.put(_telling(final, saved))
-            except OSError:  # a timeout is one, too
-                _log.exception("message %s: neither the store nor the spool took the answer", final.message_id)
-                await asyncio.sleep(_REPEAT_S)
-                continue
-            self.spooled += 1
-            _log.error("message %s: the store didn't take the answer, it waits in the spool", final.message_id)
-            self._keep_emptying()
-            return saved
+            spooled = spooled or await self._spooled(final, attempts)
+            if spooled and not self.shared:
+                self._keep_emptying()
+                return Saved("spool", attempts)
+            await asyncio.sleep(_REPEAT_S)
+
+    async def _spooled(self, final: Final, attempts: int) -> bool:
+        try:
+            async with asyncio.timeout(_ATTEMPT_S):
+                await self._spool.put(_telling(final, Saved("spool", attempts)))
+        except OSError:  # a timeout is one, too
+            _log.exception("message %s: neither the store nor the spool took the answer", final.message_id)
+            return False
+        self.spooled += 1
+        _log.error("message %s: the store didn't take the answer, it waits in the spool", final.message_id)
+        return True
 
     async def recover(self) -> int:
         """Give the store what the spool holds; return how many answers it took.
@@ -164,16 +178,18 @@ class Saves:
         if self._emptying is None and not self._closed:
             self._emptying = self._tasks.spawn(self._empty_when_possible(), apart=True)
 
-    async def _stored(self, final: Final, attempt: int) -> bool:
+    async def _stored(self, final: Final, attempt: int) -> bool | None:
+        """Return whether this is its first ending; None if the store failed."""
         try:
             async with asyncio.timeout(_ATTEMPT_S):
-                if not await self._finish(_telling(final, Saved("store", attempt))):
-                    _log.info("message %s had ended before", final.message_id)
-                return True
+                first = await self._finish(_telling(final, Saved("store", attempt)))
         except Exception as error:
             self.retried += 1
             _log.warning("message %s: a save failed: %r", final.message_id, error)
-            return False
+            return None
+        if not first:
+            _log.info("message %s had ended before", final.message_id)
+        return first
 
     async def _empty_when_possible(self) -> None:
         try:

@@ -32,7 +32,9 @@ class Tasks:
 
     async def shielded(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Await *work*. A caller that is cancelled leaves at once; the work goes on, held here."""
-        return await asyncio.shield(self.spawn(work))
+        task = self.spawn(work)
+        task.add_done_callback(look_at)
+        return await asyncio.shield(task)
 
     async def finish(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Await *work* to its end, however often the caller is cancelled meanwhile.

@@ -66,7 +66,7 @@ class Followed(Feed[bytes]):
                 pass  # it was never given out, or Redis is away: the client gets all there is
 
     def take(self, entry: Entry) -> bool:
-        """Add what *entry* brings; False when frames before it are missing."""
+        """Add what *entry* brings; False when frames are missing."""
         self.cursor = entry.id
         if entry.place is Place.FRAMES:
             start = entry.total - len(entry.frames)
@@ -75,6 +75,8 @@ class Followed(Feed[bytes]):
             for frame in entry.frames[self._numbered - start :]:
                 self.append(frame)
             self._numbered = max(self._numbered, entry.total)
+        elif entry.place is Place.END_OF_LOST and not entry.frames:
+            return False
         elif entry.place in (Place.END, Place.END_OF_LOST) and not self.ended.is_set():
             for frame in entry.frames:
                 self.append(frame)

@@ -11,7 +11,7 @@ import orjson
 
 from odysseus.answer import Answer, with_stopped_results
 from odysseus.cluster.connections import UNREACHABLE
-from odysseus.cluster.streams import Place, Streams
+from odysseus.cluster.streams import Streams
 from odysseus.errors import StoreError
 from odysseus.events import Ended, ToolCall, ToolResult, UsageCount, last_frame_of_lost
 from odysseus.messages import Final, Message, now
@@ -61,49 +61,47 @@ class Lost:
         message = await self._answer_of(run_id)
         if message is None or message.status is not Status.STREAMING:
             return
-        frames, announced = await self._frames(message.id)
-        final = await asyncio.to_thread(final_of, message, frames)  # a long log takes a while to read
-        if not await self._save(final):
-            return
-        if not announced:
-            await self._announce(run_id, final)
+        frames = await self._frames(message.id)
+        final, whole = await asyncio.to_thread(final_of, message, frames)  # a long log takes a while to read
+        if await self._save(final):
+            await self._announce(run_id, final, whole=whole)
             self._on_ended(message, final)
 
-    async def _frames(self, log_id: str) -> tuple[Sequence[bytes], bool]:
-        """Return what the log has, and whether its end is among that. From here on its owner adds nothing to it."""
+    async def _frames(self, log_id: str) -> Sequence[bytes]:
+        """Return what the log has. From here on its owner adds nothing to it."""
         frames: list[bytes] = []
-        announced = False
         try:
             async with asyncio.timeout(_LOG_S):
                 await self._streams.fence(log_id, self._grace_s)
                 async for entry in self._streams.history(log_id):
                     frames += entry.frames
-                    announced = announced or entry.place in (Place.END, Place.END_OF_LOST)
         except UNREACHABLE as error:
             _log.warning("the log %s can't be read, its checkpoint must do: %r", log_id, error)
-        return frames, announced
+        return frames
 
-    async def _announce(self, run_id: str, final: Final) -> None:
+    async def _announce(self, run_id: str, final: Final, *, whole: bool) -> None:
+        """Append the end to the log, if that has the *whole* answer; else let its readers know that it hasn't."""
         ended = Ended(
             final.status, final.stop_reason, final.message_id, final.finish_reason, final.usage, final.timings
         )
+        frames = [last_frame_of_lost(run_id, ended)] if whole else []
         try:
-            await self._streams.end_lost(final.message_id, last_frame_of_lost(run_id, ended), self._grace_s)
+            await self._streams.end_lost(final.message_id, frames, self._grace_s)
         except UNREACHABLE as error:
             _log.warning("the end of run %s can't be told to its subscribers, who will come back: %r", run_id, error)
 
 
-def final_of(message: Message, frames: Sequence[bytes]) -> Final:
-    """Return how *message* ends, of which *frames* are left. If they tell of its end, that is it.
+def final_of(message: Message, frames: Sequence[bytes]) -> tuple[Final, bool]:
+    """Return how *message* ends, of which *frames* are left, and whether these have all of it.
 
-    Where the log has less than the last checkpoint, or nothing, the checkpoint is what there is.
+    They can have less than the last checkpoint, where Redis has lost some, and then the checkpoint is what there is.
+    They never have the end, which would have been stored before.
     """
     answer = Answer()
     usage: UsageCount | None = None
-    ended: dict[str, Any] | None = None
     for event in Decoder().feed(b"".join(frames)):
-        payload: dict[str, Any] = {} if event.data == b"[DONE]" else orjson.loads(event.data)
-        match payload.pop("type", None):
+        payload: dict[str, Any] = orjson.loads(event.data)
+        match payload.pop("type"):
             case "delta":
                 answer.add("text", payload["text"])
             case "reasoning":
@@ -114,24 +112,22 @@ def final_of(message: Message, frames: Sequence[bytes]) -> Final:
                 answer.add_tool(ToolResult(**payload))
             case "usage":
                 usage = UsageCount(**payload)  # type: ignore[typeddict-item]  # as it was encoded
-            case "ended":
-                ended = payload
     content, reasoning, parts = answer.content, answer.reasoning, answer.parts()
-    if len(content) + len(reasoning) < len(message.content) + len(message.reasoning):
+    whole = bool(frames) and len(content) + len(reasoning) >= len(message.content) + len(message.reasoning)
+    if not whole:
         content, reasoning, parts = message.content, message.reasoning, message.parts
     ending = Ending(StopReason.NODE_LOST)
-    if ended is not None:
-        ending = Ending(None if ended["stop_reason"] is None else StopReason(ended["stop_reason"]))
-    return Final(
+    final = Final(
         message_id=message.id,
         status=ending.status,
         stop_reason=ending.stop_reason,
         content=content,
         reasoning=reasoning,
         parts=with_stopped_results(parts),
-        finish_reason=None if ended is None else ended["finish_reason"],
+        finish_reason=None,
         usage=usage,
-        timings=None if ended is None else ended["timings"],
-        events=None if ended is None else len(frames),
+        timings=None,
+        events=None,
         ended_at=now(),
     )
+    return final, whole

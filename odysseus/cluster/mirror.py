@@ -91,6 +91,7 @@ class Mirror:
         self._woken.set()
 
     async def _write(self, failures: int) -> None:
+        self._grown = {mirrored for mirrored in self._grown if not mirrored.feed.withdrawn}
         waiting = list(self._grown)[: 1 if failures else None]  # one is enough to see whether Redis is back
         for start in range(0, len(waiting), _RUNS):
             await self._write_some(waiting[start : start + _RUNS])

@@ -149,9 +149,9 @@ class Streams:
         """Let no frame into the log any more: its run is about to be ended by another node than its own."""
         await self._append_place(log_id, Place.FENCE, (), keep_s)
 
-    async def end_lost(self, log_id: str, frame: bytes, keep_s: int) -> None:
-        """Append the end of a run whose node was lost."""
-        await self._append_place(log_id, Place.END_OF_LOST, (frame,), keep_s)
+    async def end_lost(self, log_id: str, frames: Sequence[bytes], keep_s: int) -> None:
+        """Append the end of a run whose node was lost; without *frames* the log lacks some of its answer."""
+        await self._append_place(log_id, Place.END_OF_LOST, frames, keep_s)
 
     async def _append_place(self, log_id: str, place: Place, frames: Sequence[bytes], keep_s: int) -> None:
         key = log_of(log_id)

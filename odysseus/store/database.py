@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from odysseus.errors import SettingsError, StoreError
-from odysseus.tasks import Tasks
+from odysseus.tasks import Tasks, look_at
 
 __all__ = ["Database", "database_url"]
 
@@ -102,6 +102,7 @@ class Database:
             if writer is not None:
                 await writer.acquire()  # whoever is cancelled here has begun nothing, and leaves nothing behind
             transaction = self._tasks.spawn(self._transaction(work, write=write))
+            transaction.add_done_callback(look_at)  # its caller may have gone
             if writer is not None:
                 transaction.add_done_callback(lambda _, lock=writer: lock.release())  # type: ignore[misc]
             return await asyncio.shield(transaction)
