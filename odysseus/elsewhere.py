@@ -116,10 +116,12 @@ class Elsewhere(Alone):
         )
 
         async def opening() -> None:
-            await entrance.opening()
             run = self._runs.get(turn.run_id)
             assert run is not None
-            if turn.detached:
+            await entrance.opening()
+            if entrance.node != self._cluster.node:
+                self._runs.disown(run)  # the others took us for dead just after it was stored
+            elif turn.detached:
                 self._cluster.publish(run, turn.message_id)
             if request.run_id is not None and await self._cluster.is_stopped_unborn(turn.owner, turn.run_id):
                 run.ask(StopReason.USER_STOP)  # its stop looked for it just before it was stored

@@ -106,8 +106,8 @@ class Cluster:
     async def join(self) -> None:
         """Raises `StoreError`."""
         await self._membership.join()
-        for work in (self.mirror.work(), self.following.read(), self.following.look(), self._membership.keep()):
-            self._working.append(self._tasks.spawn(work, apart=True))
+        for work in (self.mirror.work, self.following.read, self.following.look, self._membership.keep):
+            self._working.append(self._tasks.spawn(_keep_at(work), apart=True))
 
     def hand_over(self) -> None:
         """Let all subscribers go: they come back elsewhere."""
@@ -163,7 +163,7 @@ class Cluster:
 
     def _disown_all(self) -> None:
         for run in self._runs.all():
-            if not run.ended.is_set():
+            if run.accepted.is_set() and not run.ended.is_set():  # others aren't stored yet, or will notice themselves
                 self._disown(run)
 
     def _disown(self, feed: Feed[bytes]) -> None:
@@ -271,3 +271,13 @@ class Cluster:
         """End these runs of a dead node, which the store says are ours now."""
         for run_id in run_ids:
             self._tasks.spawn(self._lost.end(run_id), apart=True)
+
+
+async def _keep_at(work: Callable[[], Awaitable[None]]) -> None:
+    """Do *work*, which never ends by itself: if it breaks, the node would be deaf, or dumb, without a sign of it."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            _log.exception("what keeps this node among the others broke, and begins again")
+        await asyncio.sleep(_LOOK_S)

@@ -45,6 +45,8 @@ class Entrance:
         self._max_queued = max_queued
         self._run_id, self._owner = run_id, owner
         self._ahead: Sequence[Ahead] = ()
+        self.node = ""
+        """Under which name the run was stored."""
 
     async def opening(self) -> None:
         """Raises `Busy`, `TooMany`, `RunExists`, `StoppedBeforeStart`, `LogUnreachable`, and what *begin* raises."""
@@ -53,6 +55,7 @@ class Entrance:
         await self._cluster.check_logs()
         if await self._cluster.is_stopped_unborn(self._owner, self._run_id):
             raise StoppedBeforeStart(self._run_id)
+        self.node = self._cluster.node
         await self._begin(self._admit)
         if self._ahead and self._if_busy is IfBusy.REPLACE:
             try:

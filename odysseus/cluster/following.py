@@ -75,9 +75,10 @@ class Followed(Feed[bytes]):
             for frame in entry.frames[self._numbered - start :]:
                 self.append(frame)
             self._numbered = max(self._numbered, entry.total)
-        elif entry.place is Place.END_OF_LOST and not entry.frames:
-            return False
-        elif entry.place in (Place.END, Place.END_OF_LOST) and not self.ended.is_set():
+        elif entry.place is not Place.FENCE and not self.ended.is_set():
+            lacking = entry.place is Place.END_OF_LOST and not entry.frames
+            if lacking or entry.total != self._numbered:  # or we have more: Redis had lost it, and nobody gave it back
+                return False
             for frame in entry.frames:
                 self.append(frame)
             self.log.close()

@@ -64,7 +64,7 @@ class Lost:
         frames = await self._frames(message.id)
         final, whole = await asyncio.to_thread(final_of, message, frames)  # a long log takes a while to read
         if await self._save(final):
-            await self._announce(run_id, final, whole=whole)
+            await self._announce(run_id, final, len(frames), whole=whole)
             self._on_ended(message, final)
 
     async def _frames(self, log_id: str) -> Sequence[bytes]:
@@ -79,14 +79,14 @@ class Lost:
             _log.warning("the log %s can't be read, its checkpoint must do: %r", log_id, error)
         return frames
 
-    async def _announce(self, run_id: str, final: Final, *, whole: bool) -> None:
+    async def _announce(self, run_id: str, final: Final, total: int, *, whole: bool) -> None:
         """Append the end to the log, if that has the *whole* answer; else let its readers know that it hasn't."""
         ended = Ended(
             final.status, final.stop_reason, final.message_id, final.finish_reason, final.usage, final.timings
         )
         frames = [last_frame_of_lost(run_id, ended)] if whole else []
         try:
-            await self._streams.end_lost(final.message_id, frames, self._grace_s)
+            await self._streams.end_lost(final.message_id, total, frames, self._grace_s)
         except UNREACHABLE as error:
             _log.warning("the end of run %s can't be told to its subscribers, who will come back: %r", run_id, error)
 

@@ -2,8 +2,8 @@
 
 A log's entries are `0-<n>`: the run had *n* frames when it was written. Whatever is written twice is so refused, and a
 writer learns how far Redis has got, be it ahead of what the writer knows or, after a restart, behind. What ends a log
-stands above all these, where no frame can follow it: `1-0` its owner's end, `2-0` the fence of a node that ends the
-run of a lost one, `3-0` that one's end.
+stands above all these, where no frame can follow it: `1-<n>` its owner's end, `2-0` the fence of a node that ends the
+run of a lost one, `3-<n>` that one's end.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Entry(NamedTuple):
     id: str
     place: Place
     total: int
-    """How many frames the log has with these."""
+    """How many frames the log has with these, an end not counted."""
     frames: Sequence[bytes]
 
 
@@ -77,7 +77,7 @@ if have == tonumber(ARGV[1]) then
     have = tonumber(ARGV[2])
   end
   if ARGV[5] == '1' then
-    redis.call('XADD', KEYS[1], '1-0', 'n', '')
+    redis.call('XADD', KEYS[1], '1-' .. have, 'n', '')
     have = -1
   end
   redis.call('EXPIRE', KEYS[1], ARGV[6])
@@ -147,17 +147,18 @@ class Streams:
 
     async def fence(self, log_id: str, keep_s: int) -> None:
         """Let no frame into the log any more: its run is about to be ended by another node than its own."""
-        await self._append_place(log_id, Place.FENCE, (), keep_s)
+        await self._append_place(log_id, f"{Place.FENCE:d}-0", (), keep_s)
 
-    async def end_lost(self, log_id: str, frames: Sequence[bytes], keep_s: int) -> None:
-        """Append the end of a run whose node was lost; without *frames* the log lacks some of its answer."""
-        await self._append_place(log_id, Place.END_OF_LOST, frames, keep_s)
+    async def end_lost(self, log_id: str, total: int, frames: Sequence[bytes], keep_s: int) -> None:
+        """Append the end of a run whose node was lost, after *total* frames; without *frames* the log lacks some of its
+        answer."""
+        await self._append_place(log_id, f"{Place.END_OF_LOST:d}-{total}", frames, keep_s)
 
-    async def _append_place(self, log_id: str, place: Place, frames: Sequence[bytes], keep_s: int) -> None:
+    async def _append_place(self, log_id: str, entry_id: str, frames: Sequence[bytes], keep_s: int) -> None:
         key = log_of(log_id)
         pipeline = self._client.pipeline(transaction=False)
         sizes = struct.pack(f"<{len(frames)}I", *map(len, frames))
-        pipeline.xadd(key, {"n": sizes, "f": b"".join(frames)}, id=f"{place:d}-0")
+        pipeline.xadd(key, {"n": sizes, "f": b"".join(frames)}, id=entry_id)
         pipeline.expire(key, keep_s)
         added, _ = await pipeline.execute(raise_on_error=False)
         if isinstance(added, BaseException) and "equal or smaller" not in str(added):  # that is: it stands there

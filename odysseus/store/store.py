@@ -60,19 +60,21 @@ class Store:
         and `NodeExpelled`.
         """
 
+        node = self.node
+
         async def work(connection: AsyncConnection) -> None:
-            if self.node is not None:
-                await hold_place(connection, self.node)
+            if node is not None:
+                await hold_place(connection, node)
             if turn.claims is not None:
                 await claim(connection, *turn.claims)
             await _take_place(connection, turn)
             if admit is not None:
-                admit(await runs_elsewhere(connection, turn.session_id, self.node))
+                admit(await runs_elsewhere(connection, turn.session_id, node))
             user = _row(new_id("msg"), turn, Role.USER, Status.DONE)
             user |= {"content": turn.text, "parts": [{"type": "text", "text": turn.text}]}
             answer = _row(turn.message_id, turn, Role.ASSISTANT, Status.STREAMING)
             answer |= {"model": turn.model, "run_id": turn.run_id, "mode": turn.mode, "detached": turn.detached}
-            answer |= {"node": self.node}
+            answer |= {"node": node}
             try:
                 for row in (user, answer):  # one by one: their order is the session's
                     await connection.execute(messages.insert(), row)
