@@ -137,7 +137,7 @@ class Following:
             if not followed.ended.is_set():
                 self._rearrange()
             if message.status is not Status.STREAMING and not await self._ends_soon(followed):
-                del self._followed[message.id]
+                self._give_up(followed)  # others may have joined it meanwhile
                 return None
             return followed
         finally:

@@ -94,8 +94,8 @@ class Store:
         return [None] * len(rows)
 
     async def finish(self, final: Final) -> bool:
-        """End the message. False means that it had ended before (or is another node's by now, or deleted), and that
-        nothing has changed.
+        """End the message. False means that it has another end (or is another node's by now, or deleted), and that
+        nothing has changed. To say it twice changes nothing: the first answer may have been lost.
 
         Many at once make one transaction. Cancelling leaves open whether it is ended.
         """
@@ -111,15 +111,15 @@ class Store:
     async def _write_endings(self, finals: Sequence[Final]) -> Sequence[bool]:
         async def work(connection: AsyncConnection) -> Sequence[bool]:
             ids = [final.message_id for final in finals]
-            found = await connection.scalars(_STREAMING_STILL, {"ids": ids, "by": self.node})
-            streaming = set(found)
-            ended = []
-            for final in finals:
-                ended.append(final.message_id in streaming)
-                streaming.discard(final.message_id)  # its second ending in one batch comes too late, too
-            if rows := [_ending(final) for final, first in zip(finals, ended, strict=True) if first]:
-                await connection.execute(_FINISH, [row | {"by": self.node} for row in rows])
-            return ended
+            streaming = set(await connection.scalars(_STREAMING_STILL, {"ids": ids, "by": self.node}))
+            first = {final.message_id: final for final in reversed(finals) if final.message_id in streaming}
+            if first:
+                await connection.execute(_FINISH, [_ending(final) | {"by": self.node} for final in first.values()])
+            if len(first) == len(finals):
+                return [True] * len(finals)
+            stored = await connection.execute(_ENDED_AT, {"ids": ids, "by": self.node})
+            ended_at = {row.id: row.ended_at for row in stored}
+            return [ended_at.get(final.message_id) == final.ended_at for final in finals]
 
         async with asyncio.timeout(_BATCH_S):
             return await self._database.write(work)
@@ -321,6 +321,9 @@ _STREAMING_STILL = (  # locked, where there are locks: whoever else would end th
     .where(messages.c.id.in_(sa.bindparam("ids", expanding=True)), messages.c.status == Status.STREAMING, _OURS)
     .order_by(messages.c.id)
     .with_for_update()
+)
+_ENDED_AT = sa.select(messages.c.id, messages.c.ended_at).where(
+    messages.c.id.in_(sa.bindparam("ids", expanding=True)), _OURS
 )
 _FINISH = _streaming(sa.bindparam("message")).values({name: sa.bindparam(name) for name in _ENDING})
 _CHECKPOINT = _streaming(sa.bindparam("message")).values(

@@ -46,7 +46,8 @@ FINAL = Final(
     events=7,
     ended_at=datetime(2025, 2, 28, 23, 59, 59, 123456, tzinfo=UTC),
 )
-DONE = replace(FINAL, status=Status.DONE, stop_reason=None, content="Bye", usage=None, timings=None)
+LATER = FINAL.ended_at + timedelta(microseconds=1)
+DONE = replace(FINAL, status=Status.DONE, stop_reason=None, content="Bye", usage=None, timings=None, ended_at=LATER)
 STRANGE = "\u00e4\u20ac\U0001f6a2\u2028\r\n\t'\"\\ %s :x \ufffd\u202e"
 
 
@@ -129,6 +130,7 @@ async def test_an_answer_ends_once(store: Store) -> None:
         **{name: getattr(FINAL, name) for name in FINAL.__slots__ if name not in ("message_id", "ledger")},
     )
     assert await store.finish(DONE) is False
+    assert await store.finish(FINAL) is True, "it is said again, because the answer to the first time was lost"
     await store.checkpoint("msg_1", "late", "late", [])
     assert await store.interrupt_streaming() == 0
     assert await answer(store) == ended
@@ -169,7 +171,11 @@ async def test_many_endings_at_once(stores: list[Store]) -> None:
     for number in range(2, 42):
         await stores[0].begin(turn(number))
     finals = [replace(final, message_id=f"msg_{n}") for n in range(1, 42) for final in (FINAL, DONE)]
-    calls = [(final, store) for final in finals for store in stores]
+    calls = [
+        (replace(final, ended_at=final.ended_at + timedelta(seconds=place)), store)
+        for final in finals
+        for place, store in enumerate(stores)
+    ]
     won = await outcomes(*(store.finish(final) for final, store in calls))
     kept = {message.id: message.content for message in await stores[0].messages("ses_1")}
     winners = [final for (final, _), first in zip(calls, won, strict=True) if first]
