@@ -34,7 +34,8 @@ class Proxy:
             self._server.close()
             self._server = None
         for task in self._tasks:
-            task.cancel()
+            if not task.cancelling():  # a second cancel would interrupt what the first one ends
+                task.cancel()
 
     def freeze(self) -> None:
         """Pass nothing: no byte, no end and no beginning of a connection, though new ones are taken."""
@@ -59,7 +60,7 @@ class Proxy:
         try:
             await self._connect(reader, writer)
         except (OSError, asyncio.CancelledError):
-            pass  # a cut; nobody waits for this task but `close`
+            pass  # one of the ends has gone, or a cut: nobody waits for this task but `close`
         finally:
             writer.transport.abort()
             self._tasks.discard(task)
