@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from odysseus.sse import Event
 from tests.process.models import Models
 from tests.process.raw_client import LIMIT_S, Client, frames
 from tests.process.service import Answer, Service
@@ -13,6 +14,7 @@ from tests.process.service import Answer, Service
 __all__ = ["Api", "Stream", "error"]
 
 _JSON = {"Accept": "application/json"}
+_LIMIT_S = 20.0  # for what should come soon; pings come all the time, so that no single read takes too long
 
 
 class Stream(Client):
@@ -37,10 +39,19 @@ class Stream(Client):
     def kinds(self) -> list[str]:
         return [payload["type"] for payload in self.payloads]
 
+    async def read_text(self, text: str) -> None:
+        async with asyncio.timeout(_LIMIT_S):
+            await super().read_text(text)
+
+    async def read_all(self) -> list[Event]:
+        async with asyncio.timeout(_LIMIT_S):
+            return await super().read_all()
+
     async def until(self, kind: str) -> dict[str, Any]:
         """Read until an event of type *kind* has come; return the first one."""
-        while kind not in self.kinds:
-            assert await self.read(), f"the stream ended without {kind}: {self.payloads}"
+        async with asyncio.timeout(_LIMIT_S):
+            while kind not in self.kinds:
+                assert await self.read(), f"the stream ended without {kind}: {self.payloads}"
         return self.payloads[self.kinds.index(kind)]
 
     async def rest(self) -> list[bytes]:

@@ -24,7 +24,7 @@ from tests.process.service import Process, environment, serving
 
 __all__ = ["WORLDS", "Worlds"]
 
-_IN_PROCESS, _PROCESS, _NODE, _NODES = "in process", "one process", "one node", "three nodes"
+_IN_PROCESS, _PROCESS, _NODE, _NODES = "in-process", "one-process", "one-node", "three-nodes"
 
 WORLDS = (
     _IN_PROCESS,
