@@ -72,6 +72,9 @@ class _Saboteur:
         match kind:
             case Kind.KILL:
                 await node.kill()
+            case Kind.RESTART:
+                node.terminate()
+                assert await node.service.wait() == 0
             case Kind.PAUSE:
                 node.stop()
             case Kind.REDIS_EMPTY:
@@ -89,7 +92,7 @@ class _Saboteur:
 
     async def _end(self, kind: Kind, node: Node) -> None:
         match kind:
-            case Kind.KILL:
+            case Kind.KILL | Kind.RESTART:
                 await node.start_again(_PATIENCE_S)
             case Kind.PAUSE:
                 node.resume()

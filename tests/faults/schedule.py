@@ -14,6 +14,7 @@ class Kind(Enum):
     """What breaks. Those of a connection are one node's; the others are everybody's."""
 
     KILL = "kill -9, then a new start"
+    RESTART = "SIGTERM, then a new start"
     PAUSE = "SIGSTOP for longer than the lease, then SIGCONT"
     REDIS_EMPTY = "Redis restarted, empty"
     REDIS_FROZEN = "Redis frozen"
@@ -25,7 +26,7 @@ class Kind(Enum):
 
 
 EVERY_KIND = tuple(Kind)
-_OF_A_NODE = (Kind.KILL, Kind.PAUSE)
+_OF_A_NODE = (Kind.KILL, Kind.RESTART, Kind.PAUSE)
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,7 @@ class Schedule:
 
 _LASTS: dict[Kind, Callable[[Random, float], float]] = {
     Kind.KILL: lambda rng, lease_s: rng.choice((0, 0.5, 1.5 * lease_s)),
+    Kind.RESTART: lambda rng, lease_s: rng.choice((0, 0, 0.5)),
     Kind.PAUSE: lambda rng, lease_s: lease_s * rng.uniform(1.2, 2.5),
     Kind.REDIS_EMPTY: lambda rng, lease_s: rng.uniform(0, 1),
     Kind.REDIS_FROZEN: lambda rng, lease_s: rng.uniform(0.3, 1.5 * lease_s),

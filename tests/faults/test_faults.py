@@ -46,10 +46,10 @@ def check(schedule: Schedule, outcome: Outcome, least_done: float) -> None:
     )
 
 
-async def test_one_node_that_is_killed(tmp_path: Path, postgres: Postgres) -> None:
+async def test_one_node_that_comes_and_goes(tmp_path: Path, postgres: Postgres) -> None:
     """Without Redis: whoever was cut off finds what was saved, and comes to its end."""
     runs = int(os.environ.get("FAULTS_RUNS") or 100)
-    schedule = Schedule(new_seed(), runs=runs, nodes=1, span_s=12, kinds=[Kind.KILL])
+    schedule = Schedule(new_seed(), runs=runs, nodes=1, span_s=12, kinds=[Kind.KILL, Kind.RESTART])
     async with Models() as models, nodes_with(1, models, tmp_path, postgres=postgres, **SETTINGS) as nodes:
         outcome = await play(schedule, nodes, models, postgres=postgres)
     assert models.refused == []
