@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from itertools import chain, repeat
 from typing import Any
 
 import orjson
@@ -22,7 +23,7 @@ PING_S = 0.5
 
 _SILENCE_S = 4.0  # of a stream: many pings
 _ANSWER_S = 5.0  # for a request, until it is sent again to somebody else
-_PAUSE_S = 0.15  # before it is
+_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8)  # before it is; the last one again and again
 _TRY_AGAIN = (429, 503)
 
 
@@ -73,11 +74,11 @@ class Users:
             body["session_id"] = self._common_sessions[plan.session]
         accept = "application/json" if plan.as_json else "text/event-stream"
         data = request("POST", "/api/chat_stream", body, Accept=accept)
-        for node in self._nodes.at_random(plan.seed):
+        for node, pause_s in zip(self._nodes.at_random(plan.seed), _pauses(), strict=False):
             client = await _sent(node, data)
             if client is not None and self._understood(client, seen):
                 return client if client.status == 200 else None
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(pause_s)
         raise AssertionError  # nodes are handed out for ever
 
     @staticmethod
@@ -104,12 +105,14 @@ class Users:
         await asyncio.sleep(plan.after_s)
         nodes = self._nodes.at_random(plan.seed)
         stays = [*plan.hops, plan.leaves_after]
+        pauses = _pauses()
         while not (watched.over or watched.left):
             client = opened or await self.back(nodes, seen, watched)
             opened = None
             if client is None:
-                await asyncio.sleep(_PAUSE_S)
+                await asyncio.sleep(next(pauses))
                 continue
+            pauses = _pauses()
             stayed = await _follow(client, watched, stays[0])
             if stayed and not watched.over:
                 stays.pop(0)
@@ -133,12 +136,12 @@ class Users:
     async def replay(self, seen: RunSeen) -> None:
         """Note what somebody gets who comes when all is over."""
         seen.replay = Watched(seen.run_id)
-        nodes = self._nodes.at_random(seen.run_id)
+        nodes, pauses = self._nodes.at_random(seen.run_id), _pauses()
         while not seen.replay.over:
             if (client := await self.back(nodes, seen, seen.replay)) is not None:
                 await _follow(client, seen.replay, None)
             else:
-                await asyncio.sleep(_PAUSE_S)
+                await asyncio.sleep(next(pauses))
 
     # Stopping
 
@@ -157,7 +160,7 @@ class Users:
 
     async def call(self, seed: int | str, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Make one request, at one node after the other until it is answered."""
-        for node in self._nodes.at_random(seed):
+        for node, pause_s in zip(self._nodes.at_random(seed), _pauses(), strict=False):
             try:
                 async with asyncio.timeout(_ANSWER_S):
                     answer = await node.service.call(method, path, body, **headers)
@@ -166,8 +169,12 @@ class Users:
             else:
                 if answer.status not in _TRY_AGAIN:
                     return answer
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(pause_s)
         raise AssertionError  # nodes are handed out for ever
+
+
+def _pauses() -> Iterator[float]:
+    return chain(_PAUSES_S, repeat(_PAUSES_S[-1]))
 
 
 async def _sent(node: Node, data: bytes) -> Client | None:

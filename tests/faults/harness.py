@@ -25,7 +25,7 @@ __all__ = ["SETTINGS", "Outcome", "play"]
 SETTINGS = {"ping_interval_s": PING_S, "max_runs": 5000, "max_runs_per_owner": 5000, "drain_s": 0}
 """Of the nodes."""
 
-_PATIENCE_S = 30.0  # more than the death of a node may take, twice
+_PATIENCE_S = 30.0  # from when all is healed: more than the death of a node may take, twice
 _ROWS = "SELECT session_id, role, status, stop_reason, content, run_id, id FROM messages ORDER BY n"
 
 
@@ -61,12 +61,14 @@ class _Saboteur:
         self._clock = clock
 
     async def work(self, lane: Sequence[Fault]) -> None:
+        late_s = 0.0  # a start may take its time; what comes next keeps its distance
         for fault in lane:
-            await self._clock.until(fault.at_s)
+            await self._clock.until(fault.at_s + late_s)
             node: Node = self._nodes[fault.node]
             await self._begin(fault.kind, node)
             await asyncio.sleep(fault.lasts_s)
             await self._end(fault.kind, node)
+            late_s = max(0.0, self._clock.now_s - fault.ends_s)
 
     async def _begin(self, kind: Kind, node: Node) -> None:
         match kind:
@@ -124,11 +126,12 @@ async def play(
     users = Users(nodes, clock, sessions)
     saboteur = _Saboteur(nodes, redis, postgres, clock)
     with contextlib.suppress(TimeoutError):  # what then has no end is for the verdict
-        async with asyncio.timeout(schedule.ends_s + _PATIENCE_S), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(None) as limit, asyncio.TaskGroup() as group:
             for plan, run in zip(schedule.runs, runs, strict=True):
                 group.create_task(users.ask(plan, run))
             await asyncio.gather(*(saboteur.work(lane) for lane in schedule.lanes))
             await nodes.heal()
+            limit.reschedule(asyncio.get_running_loop().time() + _PATIENCE_S)
     with contextlib.suppress(TimeoutError):
         await until(lambda: _is_quiet(postgres, nodes.database, models))
     for run in runs:

@@ -138,11 +138,10 @@ def rows_of(rows: Sequence[Row], run: RunSeen) -> Sequence[Row]:
 def _of_run(run: RunSeen, rows: Sequence[Row]) -> Iterator[str]:
     count = Counter(row.role for row in rows)
     expected = 1 if run.accepted else 0
-    if run.accepted or run.refusal is not None:
-        if (count["user"], count["assistant"]) != (expected, expected):
-            yield f"has {count['user']} messages and {count['assistant']} answers, not {expected} each"
-    elif count["user"] != count["assistant"] or count["assistant"] > 1:
-        yield f"has {count['user']} messages and {count['assistant']} answers, though nobody knows if it was accepted"
+    if not run.accepted and run.refusal is None:
+        yield f"was never answered; has {count['user']} messages and {count['assistant']} answers"
+    elif (count["user"], count["assistant"]) != (expected, expected):
+        yield f"has {count['user']} messages and {count['assistant']} answers, not {expected} each"
     if run.refusal not in (None, *_REFUSALS):
         yield f"was refused with {run.refusal}"
     if run.asked > 1:
