@@ -91,7 +91,7 @@ class Schedule:
         *,
         runs: int = 500,
         nodes: int = 3,
-        span_s: float = 50,
+        span_s: float = 40,
         lease_s: float = 2,
         kinds: Collection[Kind] = EVERY_KIND,
     ) -> None:
