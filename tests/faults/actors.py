@@ -76,6 +76,7 @@ class Users:
         data = request("POST", "/api/chat_stream", body, Accept=accept)
         for node, pause_s in zip(self._nodes.at_random(plan.seed), _pauses(), strict=False):
             client = await _sent(node, data)
+            seen.unanswered += client is None
             if client is not None and self._understood(client, seen):
                 return client if client.status == 200 else None
             await asyncio.sleep(pause_s)

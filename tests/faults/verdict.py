@@ -105,6 +105,8 @@ class RunSeen:
     """All that the model says if nobody stops it."""
     accepted: bool = False
     """It was answered with a 202, or with a stream."""
+    unanswered: int = 0
+    """How often it was sent without an answer: such an attempt may come to something after another one's refusal."""
     refusal: str | None = None
     """The code of the error that it was answered with, for good."""
     session_id: str = ""
@@ -140,6 +142,8 @@ def _of_run(run: RunSeen, rows: Sequence[Row]) -> Iterator[str]:
     expected = 1 if run.accepted else 0
     if not run.accepted and run.refusal is None:
         yield f"was never answered; has {count['user']} messages and {count['assistant']} answers"
+    elif run.unanswered and not run.accepted and count["user"] == count["assistant"] == 1:
+        pass
     elif (count["user"], count["assistant"]) != (expected, expected):
         yield f"has {count['user']} messages and {count['assistant']} answers, not {expected} each"
     if run.refusal not in (None, *_REFUSALS):
