@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "odysseus"
 
 GROUND = (
-    ("sse", "replay", "states", "tombstones", "storable", "rates", "logs"),
+    ("sse", "replay", "states", "tombstones", "storable", "rates", "logs", "markdown", "ratings"),
     ("errors", "events", "transcript", "server_settings", "ledger"),
     ("messages", "answer", "settings"),
 )
@@ -20,7 +20,7 @@ FLOORS = (
     ("tasks", "feed", "data_folder", "accounts"),
     ("run",),
     ("upstream", "store", "watchdogs"),
-    ("saves", "checkpoints", "lifetime", "conversation", "tools", "approvals"),
+    ("saves", "checkpoints", "lifetime", "conversation", "tools", "approvals", "concealed"),
     ("agent", "runs"),
     ("generation", "cluster"),
     ("stream_status", "turns", "snapshots"),
