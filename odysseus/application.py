@@ -54,6 +54,7 @@ from odysseus.web.openapi import describe
 from odysseus.web.origins import Origins
 from odysseus.web.pulse import Pulse
 from odysseus.web.refusals import told_in_a_line
+from odysseus.web.rendered import rendering
 from odysseus.web.routes import COMPARES, SERVICE, SETTINGS, add_routes
 from odysseus.web.share import SECRET
 from odysseus.web.stream import GUARD, PULSE
@@ -134,6 +135,7 @@ def create_app(settings: Settings) -> web.Application:
             yield
 
     app.cleanup_ctx.append(lifetime)
+    app.cleanup_ctx.append(rendering)
     # Before the server's own shutdown, which would cancel handlers a second time, in the middle of their saves.
     app.on_shutdown.append(drain)
     return app

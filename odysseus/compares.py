@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -14,6 +15,8 @@ from odysseus.turns import Request
 
 __all__ = ["Compares"]
 
+_random = random.SystemRandom()
+
 
 class Compares:
     def __init__(self, service: Service, *, pane_expiry_s: float) -> None:
@@ -21,15 +24,29 @@ class Compares:
         self._pane_expiry = timedelta(seconds=pane_expiry_s)
 
     async def create(
-        self, owner: str, prompt: str, models: Sequence[str], mode: Mode = Mode.CHAT, system: str | None = None
+        self,
+        owner: str,
+        prompt: str,
+        models: Sequence[str],
+        mode: Mode = Mode.CHAT,
+        system: str | None = None,
+        *,
+        blind: bool = False,
     ) -> Compare:
-        """Make a compare; each of its panes waits for its one client. Raises `InvalidField`, `ModelsUnknown`."""
+        """Make a compare; each of its panes waits for its one client. The models of a blind one are in no order.
+
+        Raises `InvalidField`, `ModelsUnknown`.
+        """
         for place, model in enumerate(models):
             try:
                 await self._service.turns.catalog.find(model)
             except InvalidField as error:
                 raise InvalidField(f"models.{place}", error.problem) from error
-        return await self._service.store.create_compare(owner, prompt=prompt, mode=mode, system=system, models=models)
+        if blind:
+            models = _random.sample(models, len(models))
+        return await self._service.store.create_compare(
+            owner, prompt=prompt, mode=mode, system=system, models=models, blind=blind
+        )
 
     async def pane(self, owner: str, compare_id: str, number: int, sink: Sink[bytes]) -> bool:
         """Run the pane with *sink* as its client, to the end; False if it has been started before.
@@ -45,7 +62,12 @@ class Compares:
         if now() - compare.created_at > self._pane_expiry:
             raise NotFound("pane: it wasn't started in time")
         request = Request(
-            owner=owner, text=compare.prompt, session_id=pane.session_id, mode=compare.mode, claims=(compare_id, number)
+            owner=owner,
+            text=compare.prompt,
+            session_id=pane.session_id,
+            model=pane.model,
+            mode=compare.mode,
+            claims=(compare_id, number),
         )
         try:
             await self._service.direct(request, sink)
@@ -64,3 +86,13 @@ class Compares:
         compare = await self._service.store.compare(compare_id, owner)
         answers = [await self._service.store.latest_answer(pane.session_id) for pane in compare.panes]
         return compare, [answer and await self._service.fresh(answer) for answer in answers]
+
+    async def vote(self, owner: str, compare_id: str, winner: int | None) -> Compare:
+        """Vote for pane *winner* (None: a tie) of a blind compare, once. Its models have names from then on.
+
+        Raises `NotFound`, `InvalidField`, `NotBlind`, `NotEnded`, `AlreadyVoted`.
+        """
+        compare = await self._service.store.votes.cast(compare_id, owner, winner)
+        for pane in compare.panes:
+            self._service.forget_session(pane.session_id)  # they know a label; what is stored has the name
+        return compare

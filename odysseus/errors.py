@@ -11,6 +11,10 @@
     │   ├── StoppedBeforeStart   the stop overtook its run
     │   ├── AlreadyClaimed       a compare pane is started once
     │   ├── AlreadyDecided       a tool call is approved or denied once
+    │   ├── Concealed            a pane's session is closed until the vote
+    │   ├── NotBlind             only a blind compare is voted on
+    │   ├── NotEnded             a vote comes when all is said
+    │   ├── AlreadyVoted         a compare is voted on once
     │   ├── TooMany              a limit is reached: the service's, an account's, a session's, a run's
     │   ├── TooManyRequests      an account asks too often
     │   ├── Draining             the service is going down
@@ -36,8 +40,10 @@ from odysseus.states import StopReason
 __all__ = [
     "AlreadyClaimed",
     "AlreadyDecided",
+    "AlreadyVoted",
     "AnswerTaken",
     "Busy",
+    "Concealed",
     "Draining",
     "Forbidden",
     "InvalidField",
@@ -45,6 +51,8 @@ __all__ = [
     "ModelsUnknown",
     "NodeExpelled",
     "NodeUnreachable",
+    "NotBlind",
+    "NotEnded",
     "NotFound",
     "OdysseusError",
     "RequestError",
@@ -174,6 +182,36 @@ class AlreadyDecided(RequestError):
 
     def __str__(self) -> str:
         return f"call {self.call_id} no longer waits for approval"
+
+
+class Concealed(RequestError):
+    """The session belongs to a pane of a blind compare; until the vote, only that pane may run in it."""
+
+    code = "concealed"
+
+    def __str__(self) -> str:
+        return "this session belongs to a blind compare, and can be used when that has been voted on"
+
+
+class NotBlind(RequestError):
+    code = "not_blind"
+
+    def __str__(self) -> str:
+        return "only a blind compare can be voted on"
+
+
+class NotEnded(RequestError):
+    code = "not_ended"
+
+    def __str__(self) -> str:
+        return "every pane must have been started and have ended before the vote"
+
+
+class AlreadyVoted(RequestError):
+    code = "already_voted"
+
+    def __str__(self) -> str:
+        return "this compare has been voted on, otherwise"
 
 
 class Whose(StrEnum):

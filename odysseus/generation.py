@@ -114,7 +114,7 @@ class Generation:
             Started(turn.run_id, turn.session_id, turn.message_id, turn.mode, turn.model, turn.detached)
         )
         messages = conversation(turn.system, await self._transcript.history(turn))
-        ask = Ask(model=turn.model, messages=messages, temperature=turn.temperature, max_tokens=turn.max_tokens)
+        ask = Ask(model=turn.asked, messages=messages, temperature=turn.temperature, max_tokens=turn.max_tokens)
         self._asked_at = _time()
         self.ledger.add(Event.STARTED)
         try:

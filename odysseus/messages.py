@@ -16,6 +16,7 @@ __all__ = [
     "Admit",
     "Ahead",
     "Compare",
+    "CompareHead",
     "Final",
     "Found",
     "Message",
@@ -24,6 +25,8 @@ __all__ = [
     "Role",
     "Session",
     "Turn",
+    "Vote",
+    "label_of",
     "new_id",
     "now",
 ]
@@ -44,6 +47,11 @@ def new_id(kind: str) -> str:
     return f"{kind}_{secrets.token_hex(12)}"
 
 
+def label_of(pane: int) -> str:
+    """Return what stands for a pane's model where it isn't told: A, B, ..; there are no more than 8."""
+    return chr(ord("A") + pane)
+
+
 def now() -> datetime:
     return datetime.now(UTC)
 
@@ -60,6 +68,8 @@ class Session:
     updated_at: datetime
     compare_id: str | None = None
     """Set for the session of a compare pane: it isn't listed among the chats."""
+    concealed: bool = False
+    """Until the vote, for a pane of a blind compare: `model` is the pane's label, and only the pane may run here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +128,13 @@ class Turn:
     """The session is made together with the turn."""
     claims: tuple[str, int] | None = None
     """The compare pane (compare id, number) that this turn takes; it can be taken once."""
+    asks: str | None = None
+    """Where `model` is the label of a blind pane: the model's name."""
+
+    @property
+    def asked(self) -> str:
+        """The model that is asked. For model servers, logs and the operator; clients are told `model`."""
+        return self.asks or self.model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +164,27 @@ class Pane:
     model: str
     claimed: bool
 
+    @property
+    def label(self) -> str:
+        return label_of(self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    winner: int | None
+    """A pane's number; None for a tie."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareHead:
+    """A compare as a list has it."""
+
+    id: str
+    prompt: str
+    blind: bool
+    vote: Vote | None
+    created_at: datetime
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compare:
@@ -156,6 +194,13 @@ class Compare:
     mode: Mode
     created_at: datetime
     panes: Sequence[Pane]
+    blind: bool = False
+    vote: Vote | None = None
+
+    @property
+    def revealed(self) -> bool:
+        """Whether its owner may know which model is which."""
+        return not self.blind or self.vote is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -300,6 +300,10 @@ class Service:
         await self.stop(owner, session_id)
         await self.store.delete_session(session_id, owner)
         self.runs.stop(session_id)  # what began between the two: its answer has no row any more
+        self.forget_session(session_id)
+
+    def forget_session(self, session_id: str) -> None:
+        """Free what there is of the session's ended runs, on all nodes."""
         self.runs.forget_session(session_id)
         self.elsewhere.forget_session(session_id)
 

@@ -44,7 +44,7 @@ def told_of_run(run: Run[bytes]) -> Told:
         status=run.status,
         stop_reason=run.stop_reason,
         message_id=turn.message_id,
-        model=turn.model,
+        model=turn.asked,
         mode=turn.mode,
         detached=run.detached,
         usage=generation.usage,

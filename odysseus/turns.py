@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from odysseus.agent import Agent, AgentLimits
 from odysseus.approvals import Approvals
+from odysseus.concealed import choose
 from odysseus.generation import Generation
 from odysseus.messages import Mode, Turn, new_id
 from odysseus.run import IfBusy
@@ -49,12 +50,10 @@ class Turns:
     async def generation(self, request: Request, *, detached: bool) -> Generation:
         """Return what makes the answer; nothing has happened yet.
 
-        Raises `NotFound`, `InvalidField`, `ModelsUnknown`.
+        Raises `NotFound`, `InvalidField`, `ModelsUnknown`, `Concealed`.
         """
-        asked = request.session_id
-        session = None if asked is None else await self.store.session(asked, request.owner)
-        own_model, own_system = (None, None) if session is None else (session.model, session.system)
-        model, upstream = await self.catalog.find(request.model or own_model)
+        session = None if request.session_id is None else await self.store.session(request.session_id, request.owner)
+        model, asks, upstream = await choose(self.catalog, session, request.model, request.claims)
         turn = Turn(
             session_id=new_id("ses") if session is None else session.id,
             message_id=new_id("msg"),
@@ -64,11 +63,12 @@ class Turns:
             model=model,
             mode=request.mode,
             detached=detached,
-            system=own_system if request.system is None else request.system,
+            system=request.system if request.system is not None or session is None else session.system,
             temperature=request.temperature,
             max_tokens=request.max_tokens,
             new_session=session is None,
             claims=request.claims,
+            asks=asks,
         )
         return self._of_agent(turn, upstream) if turn.mode is Mode.AGENT else self._of_model(turn, upstream)
 

@@ -134,6 +134,12 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
     cursor.execute("PRAGMA foreign_keys = ON")
     cursor.execute("PRAGMA busy_timeout = 5000")
     cursor.close()
+    connection.create_function("odysseus_contains", 2, _contains, deterministic=True)
+
+
+def _contains(text: str | None, part: str) -> bool:
+    """See `odysseus.store.search`. *part* is folded."""
+    return text is not None and part in text.casefold()
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

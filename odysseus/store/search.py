@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from odysseus.messages import Found, Role
 from odysseus.store.tables import messages, sessions
 
-__all__ = ["search"]
+__all__ = ["holds", "search"]
 
 _WORDS = 20
 _INDEXED_CHARS = 100_000  # of each message, as migration 0002 says
@@ -66,6 +66,22 @@ async def search(
     )
     rows = (await connection.execute(statement)).mappings().all()
     return await asyncio.to_thread(lambda: [_found(row, words) for row in rows])  # long texts take their time
+
+
+def holds(part: str, dialect: str) -> sa.ColumnElement[bool]:
+    """Say that a session has *part* in its title or in a message's text, in small letters or capitals.
+
+    No index knows parts of words: the owner's sessions are read, from the last used on, until there are enough.
+    """
+    said = sa.exists().where(messages.c.session_id == sessions.c.id, _contains(messages.c.content, part, dialect))
+    return sa.or_(_contains(sessions.c.title, part, dialect), said)
+
+
+def _contains(column: sa.ColumnElement[str], part: str, dialect: str) -> sa.ColumnElement[bool]:
+    part = part.replace("\0", "\ufffd")  # PostgreSQL takes none; nothing stored has one
+    if dialect == "sqlite" and not part.isascii():  # beyond ASCII, its own LIKE takes capitals for other letters
+        return sa.func.odysseus_contains(column, part.casefold(), type_=sa.Boolean)
+    return column.icontains(part, autoescape=True)
 
 
 def _found(row: sa.RowMapping, words: Sequence[str]) -> Found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,14 +14,44 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from odysseus.answer import with_stopped_results
 from odysseus.errors import NotFound, RunExists, StoreError
 from odysseus.events import Part
-from odysseus.messages import Admit, Compare, Final, Found, Message, Mode, Role, Session, Turn, new_id, now
+from odysseus.messages import (
+    Admit,
+    Compare,
+    CompareHead,
+    Final,
+    Found,
+    Message,
+    Mode,
+    Role,
+    Session,
+    Turn,
+    new_id,
+    now,
+)
 from odysseus.states import Status, StopReason
 from odysseus.store.batches import Batches
-from odysseus.store.compares import claim, create_compare, read_compare
+from odysseus.store.compares import claim, create_compare, list_compares, read_compare
 from odysseus.store.database import Database
 from odysseus.store.nodes import hold_place, runs_elsewhere
-from odysseus.store.search import search
-from odysseus.store.tables import Id, messages, sessions
+from odysseus.store.search import holds, search
+from odysseus.store.statements import (
+    CHECKPOINT,
+    ENDED_AT,
+    FINISH,
+    HISTORY,
+    LATEST_ANSWER,
+    LEDGER,
+    LIVE,
+    OF_RUN,
+    OF_SESSION,
+    OURS,
+    STREAMING_STILL,
+    ending_row,
+    message_of,
+    streaming,
+)
+from odysseus.store.tables import messages, sessions
+from odysseus.store.votes import Votes
 from odysseus.tasks import Tasks
 
 __all__ = ["Store"]
@@ -37,6 +67,7 @@ class Store:
         self.node: str | None = None
         """Under which the runs of this process are stored; None where there is one node. Whoever else wants to write
         to them has taken them over before."""
+        self.votes = Votes(database)
         self._database = database
         self._tasks = Tasks()
         self._checkpoints = Batches(self._write_checkpoints, self._tasks)
@@ -90,7 +121,7 @@ class Store:
 
     async def _write_checkpoints(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[None]:
         async with asyncio.timeout(_BATCH_S):
-            await self._database.write(lambda connection: connection.execute(_CHECKPOINT, rows))
+            await self._database.write(lambda connection: connection.execute(CHECKPOINT, rows))
         return [None] * len(rows)
 
     async def finish(self, final: Final) -> bool:
@@ -111,13 +142,13 @@ class Store:
     async def _write_endings(self, finals: Sequence[Final]) -> Sequence[bool]:
         async def work(connection: AsyncConnection) -> Sequence[bool]:
             ids = [final.message_id for final in finals]
-            streaming = set(await connection.scalars(_STREAMING_STILL, {"ids": ids, "by": self.node}))
-            first = {final.message_id: final for final in reversed(finals) if final.message_id in streaming}
+            still = set(await connection.scalars(STREAMING_STILL, {"ids": ids, "by": self.node}))
+            first = {final.message_id: final for final in reversed(finals) if final.message_id in still}
             if first:
-                await connection.execute(_FINISH, [_ending(final) | {"by": self.node} for final in first.values()])
+                await connection.execute(FINISH, [ending_row(final) | {"by": self.node} for final in first.values()])
             if len(first) == len(finals):
                 return [True] * len(finals)
-            stored = await connection.execute(_ENDED_AT, {"ids": ids, "by": self.node})
+            stored = await connection.execute(ENDED_AT, {"ids": ids, "by": self.node})
             ended_at = {row.id: row.ended_at for row in stored}
             return [ended_at.get(final.message_id) == final.ended_at for final in finals]
 
@@ -130,14 +161,14 @@ class Store:
         *but* are messages to leave alone, because their endings are known and only wait to be stored.
         """
         lost = sa.select(messages.c.id, messages.c.parts).where(
-            messages.c.status == Status.STREAMING, messages.c.id.not_in(but), _OURS
+            messages.c.status == Status.STREAMING, messages.c.id.not_in(but), OURS
         )
 
         async def work(connection: AsyncConnection) -> int:
             rows = (await connection.execute(lost, {"by": self.node})).all()
             for message_id, parts in rows:
                 await connection.execute(
-                    _streaming(message_id).values(
+                    streaming(message_id).values(
                         status=Status.INTERRUPTED,
                         stop_reason=StopReason.NODE_LOST,
                         parts=with_stopped_results(parts),
@@ -151,23 +182,30 @@ class Store:
 
     async def history(self, turn: Turn) -> Sequence[Message]:
         """Return the session's messages before the turn's answer, oldest first."""
-        return await self._messages(_HISTORY, session=turn.session_id, message=turn.message_id)
+        return await self._messages(HISTORY, session=turn.session_id, message=turn.message_id)
 
     async def messages(self, session_id: str) -> Sequence[Message]:
         """Return all messages of the session, oldest first."""
-        return await self._messages(_OF_SESSION, session=session_id)
+        return await self._messages(OF_SESSION, session=session_id)
+
+    async def message(self, session_id: str, message_id: str) -> Message:
+        """Return one message of the session. Raises `NotFound`."""
+        found = await self._messages(OF_SESSION.where(messages.c.id == message_id), session=session_id)
+        if not found:
+            raise NotFound("message")
+        return found[0]
 
     async def answer_of(self, run_id: str, owner: str | None) -> Message | None:
         """Return the answer that run *run_id* made. Raises `NotFound` if it isn't *owner*'s; None asks for nobody."""
-        rows = await self._database.read(lambda connection: connection.execute(_OF_RUN, {"run": run_id}))
+        rows = await self._database.read(lambda connection: connection.execute(OF_RUN, {"run": run_id}))
         row = rows.mappings().one_or_none()
         if row is not None and owner not in (None, row["owner"]):
             raise NotFound("run")
-        return None if row is None else _message(row)
+        return None if row is None else message_of(row)
 
     async def live_answers(self, session_id: str) -> Sequence[Message]:
         """Return the session's answers that stream, on whatever node, in the order they began in."""
-        return await self._messages(_LIVE, session=session_id)
+        return await self._messages(LIVE, session=session_id)
 
     async def active_runs(self, session_ids: Collection[str]) -> Mapping[str, str]:
         """Return which of the sessions have streaming answers, and the run ids of the first ones."""
@@ -182,12 +220,12 @@ class Store:
     async def ledger_of(self, run_id: str) -> Sequence[Mapping[str, Any]] | None:
         """Return what run *run_id* wrote down, up to its save; None if its process died before."""
         ledger: Sequence[Mapping[str, Any]] | None = await self._database.read(
-            lambda connection: connection.scalar(_LEDGER, {"run": run_id})
+            lambda connection: connection.scalar(LEDGER, {"run": run_id})
         )
         return ledger
 
     async def latest_answer(self, session_id: str) -> Message | None:
-        found = await self._messages(_LATEST_ANSWER, session=session_id)
+        found = await self._messages(LATEST_ANSWER, session=session_id)
         return found[0] if found else None
 
     async def search(self, text: str, *, limit: int, owner: str, but_session: str) -> Sequence[Found]:
@@ -202,7 +240,7 @@ class Store:
 
     async def _messages(self, statement: sa.Select[Any], **values: str) -> Sequence[Message]:
         rows = await self._database.read(lambda connection: connection.execute(statement, values))
-        return [_message(row) for row in rows.mappings()]
+        return [message_of(row) for row in rows.mappings()]
 
     # Sessions
 
@@ -237,12 +275,17 @@ class Store:
             raise NotFound("session")
         return str(owner)
 
-    async def sessions(self, owner: str, *, limit: int, before: str | None = None) -> Sequence[Session]:
+    async def sessions(
+        self, owner: str, *, limit: int, before: str | None = None, holding: str = ""
+    ) -> Sequence[Session]:
         """Return up to *limit* of the owner's sessions, the last used first, that stand after *before* in this order.
 
-        Sessions of compare panes are left out. Raises `NotFound` for an unknown *before*.
+        They have *holding* in their title or in a message's text, however it is capitalised. Sessions of compare panes
+        are left out. Raises `NotFound` for an unknown *before*.
         """
         statement = sa.select(sessions).where(sessions.c.owner == owner, sessions.c.compare_id.is_(None))
+        if holding:
+            statement = statement.where(holds(holding, self._database.dialect))
         if before is not None:
             last = await self.session(before, owner)
             place = sa.tuple_(sessions.c.updated_at, sessions.c.id)
@@ -269,12 +312,19 @@ class Store:
     # Compares
 
     async def create_compare(
-        self, owner: str, *, prompt: str, mode: Mode, system: str | None, models: Sequence[str]
+        self, owner: str, *, prompt: str, mode: Mode, system: str | None, models: Sequence[str], blind: bool = False
     ) -> Compare:
-        """Make a compare with one session and one pane a model."""
+        """Make a compare with one session and one pane a model; a blind one's sessions know only their labels."""
         return await self._database.write(
             lambda connection: create_compare(
-                connection, owner, prompt=prompt, mode=mode, system=system, models=models, title=_title(prompt)
+                connection,
+                owner,
+                prompt=prompt,
+                mode=mode,
+                system=system,
+                models=models,
+                title=_title(prompt),
+                blind=blind,
             )
         )
 
@@ -282,58 +332,18 @@ class Store:
         """Raises `NotFound`."""
         return await self._database.read(lambda connection: read_compare(connection, compare_id, owner))
 
+    async def compares(self, owner: str, *, limit: int, before: str | None = None) -> Sequence[CompareHead]:
+        """Return up to *limit* of the owner's compares, the newest first, that stand after *before* in this order.
+
+        Raises `NotFound` for an unknown *before*.
+        """
+        return await self._database.read(
+            lambda connection: list_compares(connection, owner, limit=limit, before=before)
+        )
+
 
 def _own(session_id: str, owner: str) -> sa.ColumnElement[bool]:
     return sa.and_(sessions.c.id == session_id, sessions.c.owner == owner)
-
-
-_OURS = messages.c.node.is_not_distinct_from(sa.bindparam("by", type_=Id))
-
-
-def _streaming(message_id: str | sa.BindParameter[str]) -> sa.Update:
-    """The one statement that may touch an answer: only while it streams, and only its own node."""
-    return messages.update().where(messages.c.id == message_id, messages.c.status == Status.STREAMING, _OURS)
-
-
-_STORED = [field.name for field in fields(Message)]
-_COLUMNS = [messages.c[name] for name in _STORED]  # the ledger isn't among them: nearly nobody asks for it
-
-# Built once: to build a statement costs more than to run it.
-_OF_SESSION = (
-    sa.select(*_COLUMNS).where(messages.c.session_id == sa.bindparam("session", type_=Id)).order_by(messages.c.n)
-)
-_HISTORY = _OF_SESSION.where(
-    messages.c.n < sa.select(messages.c.n).where(messages.c.id == sa.bindparam("message", type_=Id)).scalar_subquery()
-)
-_LIVE = _OF_SESSION.where(messages.c.status == Status.STREAMING)
-_LATEST_ANSWER = (
-    _OF_SESSION.where(messages.c.role == Role.ASSISTANT).order_by(None).order_by(messages.c.n.desc()).limit(1)
-)
-_OF_RUN = (
-    sa.select(*_COLUMNS, sessions.c.owner)
-    .join(sessions, sessions.c.id == messages.c.session_id)
-    .where(messages.c.run_id == sa.bindparam("run", type_=Id))
-)
-_LEDGER = sa.select(messages.c.ledger).where(messages.c.run_id == sa.bindparam("run", type_=Id))
-_ENDING = [field.name for field in fields(Final) if field.name != "message_id"]
-_STREAMING_STILL = (  # locked, where there are locks: whoever else would end them waits
-    sa.select(messages.c.id)
-    .where(messages.c.id.in_(sa.bindparam("ids", expanding=True)), messages.c.status == Status.STREAMING, _OURS)
-    .order_by(messages.c.id)
-    .with_for_update()
-)
-_ENDED_AT = sa.select(messages.c.id, messages.c.ended_at).where(
-    messages.c.id.in_(sa.bindparam("ids", expanding=True)), _OURS
-)
-_FINISH = _streaming(sa.bindparam("message")).values({name: sa.bindparam(name) for name in _ENDING})
-_CHECKPOINT = _streaming(sa.bindparam("message")).values(
-    content=sa.bindparam("content"), reasoning=sa.bindparam("reasoning"), parts=sa.bindparam("parts")
-)
-
-
-def _ending(final: Final) -> dict[str, Any]:
-    values = {name: getattr(final, name) for name in _ENDING}  # asdict would copy every part
-    return {"message": final.message_id, **values}
 
 
 def _row(message_id: str, turn: Turn, role: Role, status: Status) -> dict[str, Any]:
@@ -376,12 +386,3 @@ async def _take_place(connection: AsyncConnection, turn: Turn) -> None:
 def _title(text: str) -> str:
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     return line if len(line) <= _TITLE_CHARS else f"{line[: _TITLE_CHARS - 1]}…"
-
-
-def _message(row: sa.RowMapping) -> Message:
-    values: dict[str, Any] = {name: row[name] for name in _STORED}
-    values["role"] = Role(values["role"])
-    values["status"] = Status(values["status"])
-    values["stop_reason"] = None if values["stop_reason"] is None else StopReason(values["stop_reason"])
-    values["mode"] = None if values["mode"] is None else Mode(values["mode"])
-    return Message(**values)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-__all__ = ["compare_panes", "compares", "messages", "metadata", "nodes", "sessions", "tokens"]
+__all__ = ["compare_panes", "compares", "messages", "metadata", "nodes", "sessions", "tokens", "votes"]
 
 
 class Utc(sa.types.TypeDecorator[datetime]):
@@ -45,6 +45,7 @@ sessions = sa.Table(
     sa.Column("updated_at", Utc, nullable=False),
     sa.Column("compare_id", Id),
     sa.Column("owner", Id, nullable=False, server_default=""),
+    sa.Column("concealed", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Index("sessions_of_owner", "owner", "updated_at", "id"),
 )
 
@@ -92,6 +93,8 @@ compares = sa.Table(
     sa.Column("mode", sa.Text, nullable=False),
     sa.Column("created_at", Utc, nullable=False),
     sa.Column("owner", Id, nullable=False, server_default=""),
+    sa.Column("blind", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Index("compares_of_owner", "owner", "created_at", "id"),
 )
 
 compare_panes = sa.Table(
@@ -110,6 +113,15 @@ nodes = sa.Table(
     sa.Column("id", Id, primary_key=True),
     sa.Column("beat", sa.BigInteger, nullable=False),
     sa.Column("seen_at", Utc, nullable=False),
+)
+
+votes = sa.Table(
+    "votes",
+    metadata,
+    sa.Column("compare_id", Id, sa.ForeignKey("compares.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("owner", Id, nullable=False),
+    sa.Column("winner", sa.Integer),  # a pane's number; null is a tie
+    sa.Column("created_at", Utc, nullable=False),
 )
 
 tokens = sa.Table(

@@ -11,12 +11,14 @@ from pydantic import BaseModel
 
 from odysseus.accounts import Identity
 from odysseus.compares import Compares
+from odysseus.errors import InvalidField
 from odysseus.service import Service
 from odysseus.settings import Settings
 
 __all__ = [
     "COMPARES",
     "IDENTITY",
+    "LIMIT",
     "SERVICE",
     "SETTINGS",
     "STREAM",
@@ -26,6 +28,7 @@ __all__ = [
     "add_routes",
     "is_open",
     "is_stream",
+    "limit_of",
     "owner_of",
 ]
 
@@ -63,6 +66,8 @@ class Route:
     body: type[BaseModel] | None = None
     parameters: Sequence[Parameter] = field(default=())
     errors: Sequence[int] = ()
+    numbers: Sequence[str] = ()
+    """The parts of the path that are digits: with a word in its place, it may be another route's."""
     open: bool = False
     """Whether it answers everybody: the rest wants to know who asks."""
 
@@ -72,6 +77,19 @@ class Route:
         return STREAM in self.answers.values()
 
 
+_LIMIT, _MAX_LIMIT = 50, 500
+
+LIMIT = Parameter("limit", "query", f"how many, up to {_MAX_LIMIT}; default {_LIMIT}", "integer")
+
+
+def limit_of(request: web.Request) -> int:
+    """Return how many things of a list are asked for. Raises `InvalidField`."""
+    limit = request.query.get("limit", str(_LIMIT))
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 6 and 1 <= int(limit) <= _MAX_LIMIT):
+        raise InvalidField("limit", f"must be a number from 1 to {_MAX_LIMIT}")
+    return int(limit)
+
+
 _STREAMS: web.AppKey[frozenset[Handler]] = web.AppKey("streams", frozenset)
 _OPEN: web.AppKey[frozenset[Handler]] = web.AppKey("open", frozenset)
 
@@ -79,9 +97,12 @@ _OPEN: web.AppKey[frozenset[Handler]] = web.AppKey("open", frozenset)
 def add_routes(app: web.Application, routes: Sequence[Route]) -> None:
     """Put *routes* on the router. A GET also answers HEAD, but not where it streams: that would start a run."""
     for route in routes:
-        app.router.add_route(route.method, route.path, route.handler)
+        path = route.path
+        for name in route.numbers:
+            path = path.replace(f"{{{name}}}", f"{{{name}:[0-9]+}}")
+        app.router.add_route(route.method, path, route.handler)
         if route.method == "GET" and not route.streams:
-            app.router.add_route("HEAD", route.path, route.handler)
+            app.router.add_route("HEAD", path, route.handler)
     app[_STREAMS] = frozenset(route.handler for route in routes if route.streams)
     app[_OPEN] = frozenset(route.handler for route in routes if route.open)
 

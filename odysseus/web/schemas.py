@@ -21,15 +21,21 @@ __all__ = [
     "AuditOut",
     "ChatRequest",
     "CompareAccepted",
+    "CompareHeadOut",
     "CompareOut",
     "CompareRequest",
+    "ComparesOut",
     "ErrorOut",
     "Health",
+    "Leaderboard",
     "LoginOut",
     "LoginRequest",
     "MessageOut",
     "Models",
+    "PaneNew",
     "PaneOut",
+    "PaneVoted",
+    "RatingOut",
     "Readiness",
     "SessionChange",
     "SessionNew",
@@ -43,6 +49,8 @@ __all__ = [
     "ToolOut",
     "ToolServerOut",
     "Tools",
+    "VoteOut",
+    "VoteRequest",
 ]
 
 
@@ -100,6 +108,11 @@ class CompareRequest(_In):
     models: list[ModelId] = Field(min_length=2, max_length=8)
     mode: Annotated[Mode, Field(strict=False)] = Mode.CHAT
     system: System | None = None
+    blind: bool = Field(False, description="true: shuffled, and which model is which isn't told before the vote")
+
+
+class VoteRequest(_In):
+    winner: Annotated[int, Field(ge=0)] | Literal["tie"] = Field(description="the number of the pane that won, from 0")
 
 
 class SessionNew(_In):
@@ -230,6 +243,7 @@ class MessageOut(_Out):
     usage: UsageCount | None
     timings: Timings | None
     created_at: datetime
+    html: str | None = Field(None, description="an ended answer's `content`, rendered and sanitised; else null")
 
 
 class SessionWithMessages(SessionOut):
@@ -238,7 +252,8 @@ class SessionWithMessages(SessionOut):
 
 class PaneNew(_Out):
     session_id: str
-    model: str
+    model: str | None = Field(description="null in a blind compare")
+    label: str
     stream: str = Field(description="the path an EventSource opens; the first GET starts the model")
 
 
@@ -249,18 +264,69 @@ class CompareAccepted(_Out):
 
 class PaneOut(_Out):
     session_id: str
-    model: str
+    run_id: str | None = Field(description="null while nobody has started the pane")
+    model: str | None = Field(description="null in a blind compare before the vote")
+    label: str
     status: Status | None = Field(description="null while nobody has started the pane")
     stop_reason: StopReason | None
     text: str
+    html: str | None = Field(description="an ended answer's `text`, rendered and sanitised; else null")
     usage: UsageCount | None
     timings: Timings | None
+
+
+Winner = Annotated[int | Literal["tie"] | None, Field(description="null before the vote; else a pane's number, or tie")]
 
 
 class CompareOut(_Out):
     compare_id: str
     prompt: str
+    blind: bool
+    revealed: bool = Field(
+        description="whether the panes' models are told: always, unless it is blind; then by the vote"
+    )
+    winner: Winner
     panes: list[PaneOut]
+
+
+class CompareHeadOut(_Out):
+    compare_id: str
+    prompt: str
+    blind: bool
+    winner: Winner
+    created_at: datetime
+
+
+class ComparesOut(_Out):
+    compares: list[CompareHeadOut]
+
+
+class PaneVoted(_Out):
+    pane: int
+    label: str
+    model: str
+
+
+class VoteOut(_Out):
+    compare_id: str
+    winner: int | Literal["tie"]
+    panes: list[PaneVoted]
+
+
+class RatingOut(_Out):
+    model: str
+    games: int
+    wins: int
+    losses: int
+    ties: int
+    rating: float = Field(description="1000 is the middle; 400 more are ten wins for each loss")
+    low: float = Field(description="the ends of the 95 % confidence interval")
+    high: float
+
+
+class Leaderboard(_Out):
+    votes: int
+    models: list[RatingOut] = Field(description="the best first")
 
 
 class ModelOut(_Out):

@@ -7,12 +7,13 @@ from aiohttp import web
 from odysseus.errors import InvalidField
 from odysseus.messages import Session
 from odysseus.web.errors import json_answer, parse_body
-from odysseus.web.routes import SERVICE, Parameter, Route, owner_of
+from odysseus.web.rendered import message_out, messages_out
+from odysseus.web.routes import LIMIT, SERVICE, Parameter, Route, limit_of, owner_of
 from odysseus.web.schemas import MessageOut, SessionChange, SessionNew, SessionOut, Sessions, SessionWithMessages
 
 __all__ = ["ROUTES"]
 
-_LIMIT, _MAX_LIMIT = 50, 500
+_MAX_PART = 200
 
 
 async def create(request: web.Request) -> web.Response:
@@ -26,20 +27,27 @@ async def create(request: web.Request) -> web.Response:
 
 
 async def listing(request: web.Request) -> web.Response:
-    limit = request.query.get("limit", str(_LIMIT))
-    if not (limit.isascii() and limit.isdigit() and len(limit) < 6 and 1 <= int(limit) <= _MAX_LIMIT):
-        raise InvalidField("limit", f"must be a number from 1 to {_MAX_LIMIT}")
-    store = request.app[SERVICE].store
-    sessions = await store.sessions(owner_of(request), limit=int(limit), before=request.query.get("before"))
+    part = request.query.get("q", "")
+    if len(part) > _MAX_PART:
+        raise InvalidField("q", f"must have at most {_MAX_PART} characters")
+    sessions = await request.app[SERVICE].store.sessions(
+        owner_of(request), limit=limit_of(request), before=request.query.get("before"), holding=part
+    )
     return json_answer(Sessions(sessions=await _out(request, *sessions)))
 
 
 async def read(request: web.Request) -> web.Response:
     session, messages = await request.app[SERVICE].session(owner_of(request), request.match_info["id"])
+    shown = await messages_out(request, messages)
     [out] = await _out(request, session)
-    return json_answer(
-        SessionWithMessages(**out.model_dump(), messages=[MessageOut.model_validate(message) for message in messages])
-    )
+    return json_answer(SessionWithMessages(**out.model_dump(), messages=shown))
+
+
+async def message(request: web.Request) -> web.Response:
+    service, session_id = request.app[SERVICE], request.match_info["id"]
+    await service.store.session(session_id, owner_of(request))
+    found = await service.store.message(session_id, request.match_info["message_id"])
+    return json_answer(await message_out(request, await service.fresh(found)))
 
 
 async def change(request: web.Request) -> web.Response:
@@ -80,10 +88,11 @@ ROUTES = (
         method="GET",
         path="/api/sessions",
         handler=listing,
-        summary="List the sessions, the last used first",
+        summary="List or search the sessions, the last used first",
         parameters=(
-            Parameter("limit", "query", f"how many, up to {_MAX_LIMIT}; default {_LIMIT}", "integer"),
+            LIMIT,
             Parameter("before", "query", "go on after this session's id"),
+            Parameter("q", "query", "only those with this part of a title or of a message's text, in any case"),
         ),
         answers={200: Sessions},
         errors=(404, 422, 503),
@@ -94,6 +103,14 @@ ROUTES = (
         handler=read,
         summary="A session with its messages",
         answers={200: SessionWithMessages},
+        errors=(404, 503),
+    ),
+    Route(
+        method="GET",
+        path="/api/sessions/{id}/messages/{message_id}",
+        handler=message,
+        summary="One message of a session",
+        answers={200: MessageOut},
         errors=(404, 503),
     ),
     Route(

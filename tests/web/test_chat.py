@@ -90,6 +90,7 @@ async def test_what_is_kept(service: Service) -> None:
         "usage": USAGE,
         "timings": events[-2]["timings"],
         "created_at": answer["created_at"],
+        "html": "<p>Hello world</p>\n",
     }
     for time in (session["created_at"], session["updated_at"], user["created_at"], answer["created_at"]):
         assert time.endswith("Z") and datetime.fromisoformat(time)

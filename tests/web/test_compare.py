@@ -39,33 +39,41 @@ async def test_a_compare(service: Service, upstream: FakeUpstream) -> None:
     upstream.scripts = {"m": say("Hello"), "n": say("Good", " day")}
     made = await service.compare("m", "n", message="Hi\nthere", system="S")
     compare_id = made["compare_id"]
-    assert [(pane["model"], pane["stream"]) for pane in made["panes"]] == [
-        ("m", f"/api/compare/{compare_id}/0"),
-        ("n", f"/api/compare/{compare_id}/1"),
+    assert [(pane["model"], pane["label"], pane["stream"]) for pane in made["panes"]] == [
+        ("m", "A", f"/api/compare/{compare_id}/0"),
+        ("n", "B", f"/api/compare/{compare_id}/1"),
     ]
     fresh = await service.get(f"/api/compare/{compare_id}")
     assert fresh == {
         "compare_id": compare_id,
         "prompt": "Hi\nthere",
+        "blind": False,
+        "revealed": True,
+        "winner": None,
         "panes": [
             {
                 "session_id": pane["session_id"],
+                "run_id": None,
                 "model": pane["model"],
+                "label": label,
                 "status": None,
                 "stop_reason": None,
                 "text": "",
+                "html": None,
                 "usage": None,
                 "timings": None,
             }
-            for pane in made["panes"]
+            for pane, label in zip(made["panes"], "AB", strict=True)
         ],
     }
     assert (upstream.exchanges, (await service.get("/api/sessions"))["sessions"]) == ([], [])
+    runs = []
     for pane, text in zip(made["panes"], ("Hello", "Good day"), strict=True):
         stream = await service.open("GET", pane["stream"])
         assert stream.headers["Cache-Control"] == "no-store"
         assert await stream.text() == text
         assert await stream.ended() == ("done", None)
+        runs.append(stream.run_id)
         started = stream.seen[0]
         assert (started["detached"], started["session_id"], started["model"]) == (
             False, pane["session_id"], pane["model"]
@@ -75,9 +83,10 @@ async def test_a_compare(service: Service, upstream: FakeUpstream) -> None:
             again = await service.call("GET", pane["stream"], headers={"Last-Event-ID": stream.ids[0]})
             assert (again.status, again.body) == (204, b"")
     results = (await service.get(f"/api/compare/{compare_id}"))["panes"]
-    assert [(pane["text"], pane["status"], pane["stop_reason"]) for pane in results] == [
-        ("Hello", "done", None), ("Good day", "done", None)
+    assert [(pane["text"], pane["html"], pane["status"], pane["stop_reason"]) for pane in results] == [
+        ("Hello", "<p>Hello</p>\n", "done", None), ("Good day", "<p>Good day</p>\n", "done", None)
     ]  # fmt: skip
+    assert [pane["run_id"] for pane in results] == runs
     assert all(pane["usage"]["total_tokens"] >= 4 and pane["timings"]["duration_ms"] >= 0 for pane in results)
     assert [exchange.body["messages"] for exchange in upstream.exchanges] == [
         [{"role": "system", "content": "S"}, {"role": "user", "content": "Hi\nthere"}]

@@ -17,7 +17,8 @@ from tests.fake_upstream import Exchange, FakeUpstream, breaks, chunk, in_turn, 
 from tests.waiting import until
 from tests.web.conftest import MODELS, Answer, Serve, Service, Stream
 
-SES, CMP = "/api/sessions/{id}", "/api/compare/{compare_id}"
+SES, MESSAGE = "/api/sessions/{id}", "/api/sessions/{id}/messages/{message_id}"
+CMP, VOTE = "/api/compare/{compare_id}", "/api/compare/{compare_id}/vote"
 
 
 class Description:
@@ -115,7 +116,7 @@ class Checked:
     async def __call__(self, expected: int, method: str, template: str, json: Any = None, **options: Any) -> Any:
         names = {
             name: options.pop(name)
-            for name in ("id", "session_id", "compare_id", "pane", "link", "run_id")
+            for name in ("id", "session_id", "compare_id", "message_id", "pane", "link", "run_id")
             if name in options
         }
         query = options.pop("query", "")
@@ -183,6 +184,10 @@ async def test_answers_are_as_described(
     await (await service.chat(session_id=session["id"])).rest()
     for template in (SES, STATUS):
         await call(200, "GET", template, **own)
+    for message in await service.messages(session["id"]):
+        await call(200, "GET", MESSAGE, message_id=message["id"], **own)
+    await call(404, "GET", MESSAGE, message_id="msg_9", **own)
+    await call(200, "GET", "/api/sessions", query="?q=hi")
     # Links and cookies
     shared = await call(201, "POST", SHARE, {}, **own)
     await call(404, "POST", SHARE, {}, session_id="ses_9")
@@ -210,6 +215,25 @@ async def test_answers_are_as_described(
     pane = await service.accepted(session_id=compare["panes"][1]["session_id"])
     await call(409, "GET", CMP + "/{pane}", pane=1, **it)
     await service.stop(pane["session_id"])
+    # A blind one
+    upstream.script = say("Hi")
+    blind = await call(201, "POST", "/api/compare", {"message": "Hi", "models": ["m", "n"], "blind": True})
+    it = {"compare_id": blind["compare_id"]}
+    await call(409, "POST", VOTE, {"winner": 0}, **it)
+    for one in blind["panes"]:
+        await (await service.open("GET", one["stream"])).rest()
+        await call(409, "POST", CHAT, {"message": "Hi", "session_id": one["session_id"]})
+    for winner in (0, 0, "tie"):
+        await call(409 if winner == "tie" else 200, "POST", VOTE, {"winner": winner}, **it)
+        await call(200, "GET", CMP, **it)
+    await call(404, "POST", VOTE, {"winner": 0}, compare_id="cmp_9")
+    await call(422, "POST", VOTE, {"winner": 2}, **it)
+    for status, body in BAD:
+        await call(status, "POST", VOTE, **body, **it)
+    await call(200, "GET", "/api/compare")
+    await call(404, "GET", "/api/compare", query="?before=cmp_9")
+    await call(422, "GET", "/api/compare", query="?limit=0")
+    await call(200, "GET", "/api/leaderboard")
     # An agent
     await call(404, "POST", APPROVE, {"call_id": "c1", "decision": "allow"}, session_id="ses_9")
     await call(422, "POST", APPROVE, {"call_id": "c1"}, session_id="ses_9")

@@ -161,7 +161,7 @@ async def test_a_live_session(service: Service, upstream: FakeUpstream) -> None:
     session = await service.get(f"/api/sessions/{stream.session_id}")
     assert session["active_run"] is None
     assert session["messages"] == [
-        user, answer | {key: session["messages"][1][key] for key in ("status", "stop_reason", "timings")}
+        user, answer | {key: session["messages"][1][key] for key in ("status", "stop_reason", "timings", "html")}
     ]  # fmt: skip
 
 
@@ -232,3 +232,29 @@ async def test_a_deletion_is_carried_through_without_its_client(
         while await listed(service):  # noqa: ASYNC110  # nobody is told any more
             await asyncio.sleep(0.01)
     assert service.app[SERVICE].runs.all() == ()
+
+
+# Searching
+
+
+async def test_searching(service: Service, upstream: FakeUpstream) -> None:
+    upstream.script = say("On **islands**.")
+    stream = await service.chat("Where do pelicans nest?")
+    await stream.rest()
+    other = (await made(service, title="Caf\u00e9s & bars"))["id"]
+    for query, expected in (
+        ("?q=PELICAN", [stream.session_id]),
+        ("?q=**islands", [stream.session_id]),
+        ("?q=caf%C3%A9s%20%26", [other]),
+        ("?q=CAF%C3%89", [other]),
+        ("?q=s&limit=1", [other]),
+        (f"?q=s&before={other}", [stream.session_id]),
+        ("?q=%00", []),
+        ("?q=%FF", []),
+        ("?q=%ED%A0%80", []),
+        (f"?q={'x' * 200}", []),
+        ("?q=", [other, stream.session_id]),
+    ):
+        assert await listed(service, query) == expected, query
+    answer = await service.call("GET", f"/api/sessions?q={'x' * 201}")
+    assert (answer.status, answer.error["field"]) == (422, "q")
