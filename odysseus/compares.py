@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from odysseus.errors import AlreadyClaimed, Busy, InvalidField, NotFound
-from odysseus.messages import Compare, Message, Mode, now
-from odysseus.run import Sink
-from odysseus.service import Service
+from odysseus.messages import Compare, Message, Mode, Pane, now
+from odysseus.run import Run, Sink
+from odysseus.service import Kept, Service
 from odysseus.stream_status import generation_of
 from odysseus.turns import Request
 
@@ -48,15 +48,13 @@ class Compares:
             owner, prompt=prompt, mode=mode, system=system, models=models, blind=blind
         )
 
-    async def pane(self, owner: str, compare_id: str, number: int, sink: Sink[bytes]) -> bool:
-        """Run the pane with *sink* as its client, to the end; False if it has been started before.
+    async def pane(self, owner: str, compare_id: str, number: int, sink: Sink[bytes]) -> bool | Kept:
+        """Run the pane with *sink* as its client, to the end, or until it is kept; False if it has been started before.
 
         Raises `NotFound` for an unknown pane and for one that nobody started in time, and what `direct` raises.
         """
         compare = await self._service.store.compare(compare_id, owner)
-        if not 0 <= number < len(compare.panes):
-            raise NotFound("pane")
-        pane = compare.panes[number]
+        pane = _pane(compare, number)
         if pane.claimed:
             return False
         if now() - compare.created_at > self._pane_expiry:
@@ -70,7 +68,7 @@ class Compares:
             claims=(compare_id, number),
         )
         try:
-            await self._service.direct(request, sink)
+            return await self._service.tethered(request, sink) or True
         except AlreadyClaimed:
             return False
         except Busy:
@@ -79,7 +77,11 @@ class Compares:
             ):
                 return False  # somebody is just taking it
             raise
-        return True
+
+    async def keep(self, owner: str, compare_id: str, number: int) -> Run[bytes] | Message:
+        """Make a chat of the pane: what it runs goes on, whoever leaves. Raises what `Service.keep` does."""
+        pane = _pane(await self._service.store.compare(compare_id, owner), number)
+        return await self._service.keep(owner, pane.session_id)
 
     async def results(self, owner: str, compare_id: str) -> tuple[Compare, Sequence[Message | None]]:
         """Return the compare and each pane's answer, None for one that wasn't started. Raises `NotFound`."""
@@ -96,3 +98,9 @@ class Compares:
         for pane in compare.panes:
             self._service.forget_session(pane.session_id)  # they know a label; what is stored has the name
         return compare
+
+
+def _pane(compare: Compare, number: int) -> Pane:
+    if not 0 <= number < len(compare.panes):
+        raise NotFound("pane")
+    return compare.panes[number]

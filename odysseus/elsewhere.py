@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -59,6 +60,13 @@ class Alone:
     async def stop_unborn(self, owner: str, run_id: str) -> None:
         """Tell everybody that *run_id*, which nobody knows, must not start."""
 
+    async def keep(self, message: Message) -> None:
+        """Let go of the client of the direct run that makes *message*, if that is on another node. Raises
+        `NodeUnreachable`."""
+
+    def publish(self, run: Run[bytes], log_id: str) -> None:
+        """Let *run*, which was a direct one, be followed on all nodes."""
+
     async def status(self, message: Message) -> StreamStatus | None:
         """Return what the owner says of the run that makes *message*; None if it can't be asked."""
         return None
@@ -96,7 +104,11 @@ class Elsewhere(Alone):
         self._grace = timedelta(seconds=grace_s)
         self._max_queued = max_queued
         cluster.serve(
-            status=self._status_here, approve=self._approve_here, fresh=self._fresh_here, ledger=self._ledger_here
+            keep=self._keep_here,
+            status=self._status_here,
+            approve=self._approve_here,
+            fresh=self._fresh_here,
+            ledger=self._ledger_here,
         )
 
     async def line_settled(self, session_id: str) -> None:
@@ -147,6 +159,14 @@ class Elsewhere(Alone):
     async def stop_unborn(self, owner: str, run_id: str) -> None:
         await self._cluster.stop_unborn(owner, run_id)
 
+    async def keep(self, message: Message) -> None:
+        if self._cluster.is_elsewhere(message):
+            with suppress(NotFound):  # it has ended this moment
+                await self._cluster.ask(message, "keep", "it isn't kept; try again soon", log_id=message.id)
+
+    def publish(self, run: Run[bytes], log_id: str) -> None:
+        self._cluster.publish(run, log_id)
+
     async def status(self, message: Message) -> StreamStatus | None:
         told = await self._told(message, "status")
         return None if told is None else _status.validate_python(told)
@@ -194,6 +214,10 @@ class Elsewhere(Alone):
 
     async def _status_here(self, run_id: str) -> Any:
         return _status.dump_python(status_of_run(self._run(run_id)), mode="json")
+
+    async def _keep_here(self, run_id: str, log_id: str) -> None:
+        if (run := self._run(run_id)).keep():
+            self._cluster.publish(run, log_id)
 
     async def _approve_here(self, run_id: str, call_id: str, decision: str, reason: str | None) -> None:
         approvals = generation_of(self._run(run_id)).approvals

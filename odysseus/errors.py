@@ -13,6 +13,7 @@
     │   ├── AlreadyDecided       a tool call is approved or denied once
     │   ├── Concealed            a pane's session is closed until the vote
     │   ├── NotBlind             only a blind compare is voted on
+    │   ├── NotStarted           of a pane that nobody opened nothing can be kept
     │   ├── NotEnded             a vote comes when all is said
     │   ├── AlreadyVoted         a compare is voted on once
     │   ├── TooMany              a limit is reached: the service's, an account's, a session's, a run's
@@ -54,6 +55,7 @@ __all__ = [
     "NotBlind",
     "NotEnded",
     "NotFound",
+    "NotStarted",
     "OdysseusError",
     "RequestError",
     "RunExists",
@@ -198,6 +200,13 @@ class NotBlind(RequestError):
 
     def __str__(self) -> str:
         return "only a blind compare can be voted on"
+
+
+class NotStarted(RequestError):
+    code = "not_started"
+
+    def __str__(self) -> str:
+        return "this pane hasn't been started, so there is nothing to keep"
 
 
 class NotEnded(RequestError):

@@ -10,14 +10,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Generic, Protocol
+from typing import Generic, Protocol, TypedDict
 
 from odysseus.feed import Feed
 from odysseus.ledger import Ledger
 from odysseus.replay import Frame
 from odysseus.states import Ending, Status, StopReason
 
-__all__ = ["Before", "ClientGone", "Closing", "Connect", "IfBusy", "Lane", "Limits", "Opening", "Run", "Sink"]
+__all__ = ["Before", "ClientGone", "Closing", "Connect", "IfBusy", "Lane", "Limits", "Opening", "Run", "Sink", "Terms"]
 
 Opening = Callable[[], Awaitable[None]]
 Before = Callable[[], Awaitable[None]]
@@ -64,6 +64,10 @@ class Sink(Protocol[Frame]):
         """As `write`, without waiting: for what came at one moment in which the sink was free."""
 
 
+class Loose(Protocol):
+    def let_go(self) -> None: ...
+
+
 class ClientGone(Exception):
     """A direct run's sink broke: told apart from a `ConnectionError` of the source."""
 
@@ -83,6 +87,8 @@ class Run(Feed[Frame]):
         """Its carrier writes in it, too, if it brought it."""
         self.task: asyncio.Task[None]
         """Whoever pulls: set at admission, never raises for a detached run. Await it through `asyncio.shield`."""
+        self.tether: Loose | None = None
+        """What holds a direct run to its client, if it can be let go of: see `keep`."""
         self.status = Status.STREAMING
         self.stop_reason: StopReason | None = None
         self.elsewhere: dict[str, int] = {}
@@ -104,6 +110,18 @@ class Run(Feed[Frame]):
         await self.accepted.wait()
         if self.refusal is not None:
             raise self.refusal
+
+    def keep(self) -> bool:
+        """Let go of the run's one client: from here on it is a detached one, and that client a subscriber.
+
+        Returns whether that has changed anything.
+        """
+        if self.tether is None or self.detached or self.ending is not None:
+            return False
+        self.detached = True
+        self.unwatched_since = self._loop.time()
+        self.tether.let_go()
+        return True
 
     def ask(self, reason: StopReason) -> None:
         """Ask the run to end: write the reason down, then interrupt whatever it awaits. The first reason stays."""
@@ -175,3 +193,23 @@ class Lane(Generic[Frame]):
 
 
 Connect = Callable[[Lane[Frame]], None]
+
+
+class Terms(TypedDict, Generic[Frame], total=False):
+    """What a run may be started with, besides its frames."""
+
+    run_id: str | None
+    owner: str
+    if_busy: IfBusy
+    opening: Opening | None
+    """Awaited before the first frame; if it raises, nothing has happened (`Run.wait_accepted`)."""
+    before: Before | None
+    """Awaited when the run's turn in the session has come here: it may have to wait for more."""
+    connect: Connect[Frame] | None
+    """Given the lane past the pulling task, before the first frame is pulled."""
+    closing: Closing[Frame] | None
+    """Given the ending and the error behind it, saves, and returns the last frames. Raises only `AnswerTaken`."""
+    about: object
+    """For the caller to find again, as `Run.about`."""
+    ledger: Ledger | None
+    """In it caller and run write down what happens."""

@@ -17,16 +17,16 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import takewhile
-from typing import Generic
+from typing import Generic, Unpack
 
 from odysseus.errors import Busy, Draining, NotFound, StoppedBeforeStart, TooMany, Whose
 from odysseus.feed import Feed, Reader
-from odysseus.ledger import Ledger
 from odysseus.lifetime import Lifetime
 from odysseus.replay import Frame, next_seq
-from odysseus.run import Before, Closing, Connect, IfBusy, Limits, Opening, Run, Sink
+from odysseus.run import IfBusy, Limits, Run, Sink, Terms
 from odysseus.states import Ending, StopReason
 from odysseus.tasks import Tasks
+from odysseus.tether import Tether
 from odysseus.tombstones import Tombstones
 
 __all__ = ["IfBusy", "Limits", "Run", "Runs"]
@@ -67,50 +67,19 @@ class Runs(Generic[Frame]):
 
     # Starting
 
-    def start(
-        self,
-        session_id: str,
-        source: AsyncGenerator[Frame, None],
-        *,
-        run_id: str | None = None,
-        owner: str = "",
-        if_busy: IfBusy = IfBusy.REJECT,
-        opening: Opening | None = None,
-        closing: Closing[Frame] | None = None,
-        connect: Connect[Frame] | None = None,
-        before: Before | None = None,
-        about: object = None,
-        ledger: Ledger | None = None,
-    ) -> Run[Frame]:
+    def start(self, session_id: str, source: AsyncGenerator[Frame, None], **terms: Unpack[Terms[Frame]]) -> Run[Frame]:
         """Start a detached run: it goes on until *source* ends or somebody stops it, whoever watches.
 
-        *opening* is awaited before the first frame; if it raises, nothing has happened (`Run.wait_accepted`).
-        *closing* is given the ending and the error behind it, saves, and returns the last frames; it must not raise.
-        *before* is awaited when its turn in the session has come here: it may have to wait for more.
-        *connect* is given the lane past the pulling task, before the first frame is pulled.
-        *about* is for the caller to find again, as `Run.about`. In *ledger* caller and run write down what happens.
         Raises `Busy`, `TooMany`, `Draining` or `StoppedBeforeStart`, all of them before anything has happened.
         """
-        run = self._admit(session_id, run_id, owner, if_busy, detached=True, about=about, ledger=ledger)
-        lifetime = self._lifetime(run, source, if_busy, opening, closing, connect, before, None)
-        run.task = asyncio.get_running_loop().create_task(lifetime.live())
-        return run
+        return self._apart(self._admit(session_id, terms, detached=True), source, terms, None)
 
     async def direct(
         self,
         session_id: str,
         source: AsyncGenerator[Frame, None],
         sink: Sink[Frame],
-        *,
-        run_id: str | None = None,
-        owner: str = "",
-        if_busy: IfBusy = IfBusy.REJECT,
-        opening: Opening | None = None,
-        closing: Closing[Frame] | None = None,
-        connect: Connect[Frame] | None = None,
-        before: Before | None = None,
-        about: object = None,
-        ledger: Ledger | None = None,
+        **terms: Unpack[Terms[Frame]],
     ) -> Run[Frame]:
         """Pull *source* in the calling task and write each frame to *sink*; return the run when it has ended.
 
@@ -118,26 +87,49 @@ class Runs(Generic[Frame]):
         asked for here ends it too, and then the last frames still go to the sink. Raises as `start` does, and what
         *opening* raised.
         """
-        run = self._admit(session_id, run_id, owner, if_busy, detached=False, about=about, ledger=ledger)
+        run = self._admit(session_id, terms, detached=False)
         task = asyncio.current_task()
         assert task is not None
         run.task = task
-        await self._lifetime(run, source, if_busy, opening, closing, connect, before, sink).live()
+        await self._lifetime(run, source, terms, sink).live()
         await run.wait_accepted()
         return run
 
-    def _admit(
+    async def tethered(
         self,
         session_id: str,
-        run_id: str | None,
-        owner: str,
-        if_busy: IfBusy,
-        *,
-        detached: bool,
-        about: object,
-        ledger: Ledger | None,
+        source: AsyncGenerator[Frame, None],
+        sink: Sink[Frame],
+        **terms: Unpack[Terms[Frame]],
+    ) -> int | None:
+        """As `direct`, with a run that can be let go of meanwhile: `Run.keep`. Then it is a detached one, and this
+        returns how many of its frames *sink* has, for whoever reads on from there; None if it has ended."""
+        tether = Tether(sink)
+        run = self._admit(session_id, terms, detached=False)
+        run.tether = tether
+        task = self._apart(run, source, terms, tether).task
+        try:
+            await tether.until_loose(task)
+        except asyncio.CancelledError:
+            if not tether.loose:
+                task.cancel()
+                await self._tasks.finish(_ended(task))
+            raise
+        if tether.loose and run.detached:
+            return tether.given
+        await run.wait_accepted()
+        return None
+
+    def _apart(
+        self, run: Run[Frame], source: AsyncGenerator[Frame, None], terms: Terms[Frame], sink: Sink[Frame] | None
     ) -> Run[Frame]:
+        run.task = asyncio.get_running_loop().create_task(self._lifetime(run, source, terms, sink).live())
+        return run
+
+    def _admit(self, session_id: str, terms: Terms[Frame], *, detached: bool) -> Run[Frame]:
         """Take the run into the session's line. Without an await: two requests at once can't both find it free."""
+        run_id, owner = terms.get("run_id"), terms.get("owner", "")
+        if_busy = terms.get("if_busy", IfBusy.REJECT)
         if self.draining:
             raise Draining
         if run_id is not None and self._tombstones.has((owner, run_id), asyncio.get_running_loop().time()):
@@ -151,8 +143,8 @@ class Runs(Generic[Frame]):
             session_id,
             owner=owner,
             detached=detached,
-            about=about,
-            ledger=ledger,
+            about=terms.get("about"),
+            ledger=terms.get("ledger"),
         )
         if run.id in self._runs:
             raise ValueError(f"run {run.id} exists")
@@ -287,25 +279,17 @@ class Runs(Generic[Frame]):
     # A run's way: see `lifetime`
 
     def _lifetime(
-        self,
-        run: Run[Frame],
-        source: AsyncGenerator[Frame, None],
-        if_busy: IfBusy,
-        opening: Opening | None,
-        closing: Closing[Frame] | None,
-        connect: Connect[Frame] | None,
-        before: Before | None,
-        sink: Sink[Frame] | None,
+        self, run: Run[Frame], source: AsyncGenerator[Frame, None], terms: Terms[Frame], sink: Sink[Frame] | None
     ) -> Lifetime[Frame]:
         return Lifetime(
             run=run,
             source=source,
-            opening=opening,
-            closing=closing,
-            connect=connect,
-            before=before,
+            opening=terms.get("opening"),
+            closing=terms.get("closing"),
+            connect=terms.get("connect"),
+            before=terms.get("before"),
             sink=sink,
-            accepted=self._replace if if_busy is IfBusy.REPLACE else _nothing,
+            accepted=self._replace if terms.get("if_busy") is IfBusy.REPLACE else _nothing,
             turn=self._turn,
             over=self._over,
             limits=self._limits,
@@ -376,3 +360,7 @@ class Runs(Generic[Frame]):
 
 
 def _nothing(_: object) -> None: ...
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    await asyncio.wait({task})

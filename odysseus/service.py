@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from odysseus.approvals import Verdict
 from odysseus.cluster.following import Followed
 from odysseus.elsewhere import Alone
-from odysseus.errors import InvalidField, NotFound, RunExists
+from odysseus.errors import InvalidField, NotFound, NotStarted, RunExists
 from odysseus.feed import Feed
+from odysseus.generation import Generation
 from odysseus.messages import Message, Session
 from odysseus.receipt import Receipt, receipt_of_answer, receipt_of_run
 from odysseus.replay import END, event_id, next_seq
-from odysseus.run import Run, Sink
+from odysseus.run import Run, Sink, Terms
 from odysseus.runs import Runs
 from odysseus.snapshots import ends_of
 from odysseus.states import Status
@@ -26,7 +27,14 @@ from odysseus.store import Store
 from odysseus.stream_status import StreamStatus, generation_of, status_of_answer, status_of_run
 from odysseus.turns import Request, Turns
 
-__all__ = ["Service"]
+__all__ = ["Kept", "Service"]
+
+
+class Kept(NamedTuple):
+    """A run that has been let go of, and the first frame that its client lacks."""
+
+    run: Run[bytes]
+    seq: int
 
 
 class Service:
@@ -54,20 +62,8 @@ class Service:
         if run is not None:
             _check_session(run, request)
         else:
-            opening, before = self.elsewhere.way_in(generation, request)
-            run = self.runs.start(
-                turn.session_id,
-                generation.stream_with_save(),
-                run_id=turn.run_id,
-                owner=turn.owner,
-                if_busy=request.if_busy,
-                opening=opening,
-                closing=generation.closing,
-                connect=generation.connect,
-                before=before,
-                about=generation,
-                ledger=generation.ledger,
-            )
+            terms = self._terms(generation, request)
+            run = self.runs.start(turn.session_id, generation.stream_with_save(), **terms)
         try:
             await run.wait_accepted()
         except RunExists:
@@ -90,25 +86,36 @@ class Service:
         if (run := self.runs.get(turn.run_id)) is not None:
             _check_session(run, request)
             return run
-        opening, before = self.elsewhere.way_in(generation, request)
+        terms = self._terms(generation, request)
         try:
-            await self.runs.direct(
-                turn.session_id,
-                generation.stream_with_save(),
-                sink,
-                run_id=turn.run_id,
-                owner=turn.owner,
-                if_busy=request.if_busy,
-                opening=opening,
-                closing=generation.closing,
-                connect=generation.connect,
-                before=before,
-                about=generation,
-                ledger=generation.ledger,
-            )
+            await self.runs.direct(turn.session_id, generation.stream_with_save(), sink, **terms)
         except RunExists:
             return await self._joined(request)
         return None
+
+    async def tethered(self, request: Request, sink: Sink[bytes]) -> Kept | None:
+        """As `direct`, for a run of a new id that can be let go of: see `keep`. Then *sink*'s client is to read on."""
+        generation = await self.turns.generation(request, detached=False)
+        turn = generation.turn
+        await self.elsewhere.line_settled(turn.session_id)
+        terms = self._terms(generation, request)
+        given = await self.runs.tethered(turn.session_id, generation.stream_with_save(), sink, **terms)
+        run = self.runs.get(turn.run_id)
+        return None if given is None or run is None else Kept(run, given)
+
+    def _terms(self, generation: Generation, request: Request) -> Terms[bytes]:
+        opening, before = self.elsewhere.way_in(generation, request)
+        return {
+            "run_id": generation.turn.run_id,
+            "owner": generation.turn.owner,
+            "if_busy": request.if_busy,
+            "opening": opening,
+            "before": before,
+            "connect": generation.connect,
+            "closing": generation.closing,
+            "about": generation,
+            "ledger": generation.ledger,
+        }
 
     async def _joined(self, request: Request) -> Run[bytes] | Followed | Message | None:
         if request.run_id is None:
@@ -158,6 +165,25 @@ class Service:
             return await self.store.answer_of(run_id, owner)
         live = () if latest else await self.store.live_answers(session_id)
         return live[0] if live else await self.store.latest_answer(session_id)
+
+    # Keeping
+
+    async def keep(self, owner: str, session_id: str) -> Run[bytes] | Message:
+        """Make a chat of a compare pane's session: what it runs goes on without its client. Return that, or its answer.
+
+        Raises `NotFound`, `NotStarted`, and `NodeUnreachable`, after which it can be tried again.
+        """
+        answer = await self.store.latest_answer(session_id)
+        if answer is None:
+            await self.store.session(session_id, owner)
+            raise NotStarted
+        await self.store.keep(session_id, owner)
+        if (run := self.runs.get(str(answer.run_id))) is None:
+            await self.elsewhere.keep(answer)
+            return answer
+        if run.keep():
+            self.elsewhere.publish(run, answer.id)
+        return run
 
     # Coming back
 

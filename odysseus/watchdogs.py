@@ -25,9 +25,9 @@ def watchdogs(run: Run[Frame], limits: Limits) -> Iterator[None]:
 
         watch(StopReason.IDLE_TIMEOUT, limits.idle_timeout_s, lambda: run.last_frame_at)
         watch(StopReason.WALL_CLOCK_TIMEOUT, limits.wall_clock_timeout_s, lambda: started_at)
-        if limits.unattended_limit_s is not None and run.detached:  # a direct run ends with its client anyway
-            watched = StopReason.UNATTENDED, limits.unattended_limit_s
-            watch(*watched, lambda: time() if run.watched else run.unwatched_since)
+        if limits.unattended_limit_s is not None:
+            watched = StopReason.UNATTENDED, limits.unattended_limit_s  # a direct run ends with its client anyway
+            watch(*watched, lambda: time() if run.watched or not run.detached else run.unwatched_since)
         yield
 
 

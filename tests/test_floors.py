@@ -19,7 +19,7 @@ FLOORS = (
     *GROUND,
     ("tasks", "feed", "data_folder", "accounts"),
     ("run",),
-    ("upstream", "store", "watchdogs"),
+    ("upstream", "store", "watchdogs", "tether"),
     ("saves", "checkpoints", "lifetime", "conversation", "tools", "approvals", "concealed"),
     ("agent", "runs"),
     ("generation", "cluster"),

@@ -52,7 +52,7 @@ from odysseus.store.statements import (
 )
 from odysseus.store.tables import messages, sessions
 from odysseus.store.votes import Votes
-from odysseus.tasks import Tasks
+from odysseus.tasks import Tasks, look_at
 
 __all__ = ["Store"]
 
@@ -131,6 +131,7 @@ class Store:
         Many at once make one transaction. Cancelling leaves open whether it is ended.
         """
         ended = self._endings.add(final)
+        ended.add_done_callback(look_at)  # its caller may have gone
         await asyncio.wait({ended})  # a write that is cancelled must not look like a cancel of the caller
         if ended.cancelled():
             raise StoreError("the store was closed")
@@ -327,6 +328,21 @@ class Store:
                 blind=blind,
             )
         )
+
+    async def keep(self, session_id: str, owner: str) -> None:
+        """Make a chat of a compare pane's session, which so far went with its one client. Raises `NotFound`."""
+
+        async def work(connection: AsyncConnection) -> None:
+            kept = sessions.update().where(_own(session_id, owner)).values(compare_id=None, updated_at=now())
+            if (await connection.execute(kept)).rowcount == 0:
+                raise NotFound("session")
+            await connection.execute(
+                messages.update()
+                .where(messages.c.session_id == session_id, messages.c.role == Role.ASSISTANT)
+                .values(detached=True)
+            )
+
+        await self._database.write(work)
 
     async def compare(self, compare_id: str, owner: str) -> Compare:
         """Raises `NotFound`."""

@@ -9,7 +9,10 @@ from aiohttp import web
 from odysseus.errors import NotFound
 from odysseus.messages import Vote
 from odysseus.ratings import rate
+from odysseus.run import Run
+from odysseus.service import Kept
 from odysseus.web.errors import json_answer, parse_body
+from odysseus.web.fanout import send
 from odysseus.web.rendered import aside, html_of
 from odysseus.web.routes import COMPARES, LIMIT, SERVICE, STREAM, Parameter, Route, limit_of, owner_of
 from odysseus.web.schemas import (
@@ -18,6 +21,7 @@ from odysseus.web.schemas import (
     CompareOut,
     CompareRequest,
     ComparesOut,
+    KeepOut,
     Leaderboard,
     PaneNew,
     PaneOut,
@@ -49,16 +53,33 @@ async def create(request: web.Request) -> web.Response:
 
 
 async def pane(request: web.Request) -> web.StreamResponse:
-    number = request.match_info["pane"]
-    if len(number) > 3:  # Python refuses to read the longest ones
-        raise NotFound("pane")
+    number = _number(request)
     stream = EventStream(request)
     try:
-        compare_id = request.match_info["compare_id"]
-        started = await request.app[COMPARES].pane(owner_of(request), compare_id, int(number), stream)
+        started = await request.app[COMPARES].pane(owner_of(request), request.match_info["compare_id"], number, stream)
+        if isinstance(started, Kept):
+            with request.app[SERVICE].runs.reader(started.run, started.seq) as reader:
+                await send(stream, reader)
+    except ConnectionError:
+        pass  # of a run that goes on: any other has ended with it
     finally:
         stream.end()
     return stream if started else web.Response(status=204)
+
+
+async def keep(request: web.Request) -> web.Response:
+    compare_id, number = request.match_info["compare_id"], _number(request)
+    kept = await request.app[COMPARES].keep(owner_of(request), compare_id, number)
+    run_id = kept.id if isinstance(kept, Run) else str(kept.run_id)
+    path = f"/api/chat/resume/{kept.session_id}"
+    return json_answer(KeepOut(session_id=kept.session_id, run_id=run_id, status=kept.status, stream=path))
+
+
+def _number(request: web.Request) -> int:
+    number = request.match_info["pane"]
+    if len(number) > 3:  # Python refuses to read the longest ones
+        raise NotFound("pane")
+    return int(number)
 
 
 async def results(request: web.Request) -> web.Response:
@@ -170,6 +191,15 @@ ROUTES = (
         body=VoteRequest,
         answers={200: VoteOut},
         errors=(400, 404, 409, 413, 415, 422, 503),
+    ),
+    Route(
+        method="POST",
+        path="/api/compare/{compare_id}/{pane}/keep",
+        handler=keep,
+        numbers=("pane",),
+        summary="Make a chat of this pane: what it runs goes on, whoever leaves, and its session is listed",
+        answers={200: KeepOut},
+        errors=(404, 409, 503),
     ),
     Route(
         method="GET",

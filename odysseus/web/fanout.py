@@ -14,7 +14,7 @@ from odysseus.feed import Feed, Reader
 from odysseus.web.routes import SERVICE
 from odysseus.web.stream import EventStream, chunk
 
-__all__ = ["Fanout", "follow"]
+__all__ = ["Fanout", "follow", "send"]
 
 _LONG = 64 * 1024  # a longer frame fills buffers: each client takes it at its own pace
 
@@ -65,19 +65,24 @@ async def follow(request: web.Request, feed: Feed[bytes], seq: int) -> web.Strea
     with request.app[SERVICE].runs.reader(feed, seq) as reader:
         try:
             await stream.begin(feed.id, feed.session_id)
-            while True:
-                if frames := reader.take():
-                    await stream.write(b"".join(frames))
-                    await asyncio.sleep(0)
-                elif feed.over:
-                    break
-                else:
-                    await _fanout_of(feed).ride(stream, reader)
+            await send(stream, reader)
         except ConnectionError:
             pass
         finally:
             stream.end()
     return stream
+
+
+async def send(stream: EventStream, reader: Reader[bytes]) -> None:
+    """Send *stream*, which has begun, what *reader* has before it, to the feed's end. Raises `ConnectionError`."""
+    while True:
+        if frames := reader.take():
+            await stream.write(b"".join(frames))
+            await asyncio.sleep(0)
+        elif reader.feed.over:
+            return
+        else:
+            await _fanout_of(reader.feed).ride(stream, reader)
 
 
 def _fanout_of(feed: Feed[bytes]) -> Fanout:

@@ -307,6 +307,14 @@ class PaneVoted(_Out):
     model: str
 
 
+class KeepOut(_Out):
+    session_id: str
+    run_id: str
+    status: Status
+    stream: str
+    """The path an `EventSource` opens to go on with it."""
+
+
 class VoteOut(_Out):
     compare_id: str
     winner: int | Literal["tie"]
