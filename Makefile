@@ -13,6 +13,7 @@ run: $(VENV)/run
 # Most tests wait for a real process, not for a processor: three at a time suit two cores.
 test: $(VENV)/dev
 	@.ci/system-packages postgresql redis-server iproute2 nginx-light chromium systemd
+	@command -v node >/dev/null || .ci/system-packages nodejs
 	$(BIN)/pytest -n 3 --dist loadfile
 
 lint: $(VENV)/dev

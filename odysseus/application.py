@@ -44,7 +44,7 @@ from odysseus.turns import Turns
 from odysseus.upstream.catalog import Catalog
 from odysseus.upstream.client import Client
 from odysseus.upstream.demo import DemoServer
-from odysseus.web import accounts, audit, chat, compare, ops, sessions, share
+from odysseus.web import accounts, audit, chat, compare, ops, page, sessions, share
 from odysseus.web.accounts import ACCOUNTS, PROXIES, RATES, let_in
 from odysseus.web.errors import errors_as_json, until_answered
 from odysseus.web.guard import Guard
@@ -64,7 +64,7 @@ __all__ = ["ROUTES", "create_app", "create_runner", "drain", "log_to_stderr"]
 
 _log = logging.getLogger(__name__)
 
-ROUTES = tuple(route for room in (chat, compare, sessions, accounts, share, audit, ops) for route in room.ROUTES)
+ROUTES = tuple(route for room in (chat, compare, sessions, accounts, share, audit, ops, page) for route in room.ROUTES)
 """Everything the service answers."""
 
 _SAVES_S = 25.0  # more than the retries of a save and the spool take together

@@ -35,7 +35,8 @@ _SECURITY = {
 
 
 def describe(routes: Sequence[Route]) -> bytes:
-    """Return the OpenAPI 3.1 document of *routes*, as JSON."""
+    """Return the OpenAPI 3.1 document of those *routes* that are part of the API, as JSON."""
+    routes = [route for route in routes if route.described]
     models = {model for route in routes for model in _models(route)} | {ErrorOut}
     modes = {
         model: "validation" if any(route.body is model for route in routes) else "serialization" for model in models

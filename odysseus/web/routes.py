@@ -70,6 +70,8 @@ class Route:
     """The parts of the path that are digits: with a word in its place, it may be another route's."""
     open: bool = False
     """Whether it answers everybody: the rest wants to know who asks."""
+    described: bool = True
+    """Whether `openapi` tells of it: the page isn't part of the API."""
 
     @property
     def streams(self) -> bool:

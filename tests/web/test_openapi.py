@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from odysseus.application import drain
+from odysseus.application import ROUTES, drain
 from odysseus.web.routes import SERVICE
 from tests.fake_upstream import Exchange, FakeUpstream, breaks, chunk, in_turn, say, silent, wants
 from tests.waiting import until
@@ -78,12 +78,14 @@ async def test_it_is_valid(description: Description) -> None:
 
 
 async def test_it_describes_every_route_and_no_other(service: Service, description: Description) -> None:
+    page = {(method, route.path) for route in ROUTES if not route.described for method in (route.method, "HEAD")}
     routed = {(route.method, route.resource.canonical) for route in service.app.router.routes() if route.resource}
+    assert all(path == "/" or path.startswith(("/static/", "/leaderboard")) for _, path in page)
     described = {
         (method.upper(), path) for path, operations in description.document["paths"].items() for method in operations
     }
     heads = {("HEAD", path) for method, path in routed if method == "GET"}
-    assert described == routed - heads
+    assert described == routed - heads - page
 
 
 async def test_every_body_is_strict(description: Description) -> None:
