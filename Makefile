@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 N ?= 5000
 
-.PHONY: run test lint types bench simulate readme clean
+.PHONY: run test lint types bench simulate readme screenshots clean
 
 run: $(VENV)/run
 	@exec $(BIN)/python app.py
@@ -13,8 +13,19 @@ run: $(VENV)/run
 # Most tests wait for a real process, not for a processor: three at a time suit two cores.
 test: $(VENV)/dev
 	@.ci/system-packages postgresql redis-server iproute2 nginx-light chromium systemd
-	@command -v node >/dev/null || .ci/system-packages nodejs
+	@command -v npm >/dev/null || .ci/system-packages nodejs npm
+	@$(MAKE) --no-print-directory tests/page/node_modules
 	$(BIN)/pytest -n 3 --dist loadfile
+
+# What tests the page's accessibility. Without npm those tests are skipped, and say so.
+tests/page/node_modules: tests/page/package-lock.json
+	@! command -v npm >/dev/null || npm --prefix tests/page ci --silent --no-audit --no-fund
+	@! test -d $@ || touch $@
+
+# docs/screenshots, of the real service in a real browser.
+screenshots: $(VENV)/dev
+	@.ci/system-packages chromium
+	$(BIN)/python -m tests.page.screenshots
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

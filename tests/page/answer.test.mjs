@@ -5,10 +5,23 @@ import { test } from "node:test";
 
 import { Answer } from "./answer.js";
 
-const STARTED = { type: "started", run_id: "r", session_id: "s", message_id: "m", mode: "agent", model: "x", detached: true };
+const STARTED = {
+  type: "started",
+  run_id: "r",
+  session_id: "s",
+  message_id: "m",
+  mode: "agent",
+  model: "x",
+  detached: true,
+};
 const USAGE = { prompt_tokens: 3, completion_tokens: 40, total_tokens: 43 };
 const ENDED = {
-  type: "ended", status: "done", stop_reason: null, message_id: "m", finish_reason: "stop", usage: USAGE,
+  type: "ended",
+  status: "done",
+  stop_reason: null,
+  message_id: "m",
+  finish_reason: "stop",
+  usage: USAGE,
   timings: { ttft_ms: 100, duration_ms: 2100 },
 };
 const CALL = { type: "tool_call", call_id: "c", name: "sum", arguments: { of: [1, 2] } };
@@ -43,7 +56,10 @@ test("a call waits for its approval until it has its result", () => {
 
 test("a call id that comes twice belongs to the last call", () => {
   const answer = after(STARTED, CALL, RESULT, CALL, { ...RESULT, output: "4" });
-  assert.deepEqual(answer.parts.map((part) => part.result.output), ["3", "4"]);
+  assert.deepEqual(
+    answer.parts.map((part) => part.result.output),
+    ["3", "4"],
+  );
 });
 
 test("usage and speed", () => {
@@ -63,9 +79,17 @@ test("a stream that begins again doubles nothing", () => {
 
 test("a snapshot stands in for everything before it", () => {
   const parts = [{ type: "reasoning", text: "Hm" }, CALL, { ...RESULT, is_error: true }, { type: "text", text: "all" }];
-  const answer = after(STARTED, say("some"), { type: "snapshot", content: "all", reasoning: "Hm", parts, status: "done" }, ENDED);
+  const answer = after(
+    STARTED,
+    say("some"),
+    { type: "snapshot", content: "all", reasoning: "Hm", parts, status: "done" },
+    ENDED,
+  );
   assert.equal(answer.text, "all");
-  assert.deepEqual(answer.parts.map((part) => part.type), ["reasoning", "tool_call", "text"]);
+  assert.deepEqual(
+    answer.parts.map((part) => part.type),
+    ["reasoning", "tool_call", "text"],
+  );
   assert.equal(answer.parts[1].result.is_error, true);
 });
 
@@ -75,8 +99,16 @@ test("what isn't known yet is no error", () => {
 
 test("a stored message is an answer, too", () => {
   const message = {
-    id: "m", content: "Hi", reasoning: "", parts: [{ type: "text", text: "Hi" }], status: "stopped",
-    stop_reason: "user_stop", model: "x", run_id: "r", usage: null, timings: null,
+    id: "m",
+    content: "Hi",
+    reasoning: "",
+    parts: [{ type: "text", text: "Hi" }],
+    status: "stopped",
+    stop_reason: "user_stop",
+    model: "x",
+    run_id: "r",
+    usage: null,
+    timings: null,
   };
   const answer = Answer.of(message);
   assert.deepEqual([answer.text, answer.status, answer.stopReason, answer.ended], ["Hi", "stopped", "user_stop", true]);

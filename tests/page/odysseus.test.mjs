@@ -9,12 +9,24 @@ const utf8 = new TextEncoder();
 const NAMES = { "X-Odysseus-Run-Id": "run", "X-Odysseus-Session-Id": "ses" };
 
 const started = { type: "started", run_id: "run", session_id: "ses", message_id: "m", mode: "chat", model: "x" };
-const ended = { type: "ended", status: "done", stop_reason: null, message_id: "m", finish_reason: "stop", usage: null, timings: null };
+const ended = {
+  type: "ended",
+  status: "done",
+  stop_reason: null,
+  message_id: "m",
+  finish_reason: "stop",
+  usage: null,
+  timings: null,
+};
 const TEXT = "Grüße, 🦉 and a line\nmore";
 const events = [started, ...Array.from(TEXT, (text) => ({ type: "delta", text })), ended];
 
 const frame = (event, id) => `${id === undefined ? "" : `id: ${id}\n`}data: ${JSON.stringify(event)}\n\n`;
-const frames = (from = 0, run = "run") => events.slice(from).map((event, n) => frame(event, `${run}.${from + n}`)).join("");
+const frames = (from = 0, run = "run") =>
+  events
+    .slice(from)
+    .map((event, n) => frame(event, `${run}.${from + n}`))
+    .join("");
 const DONE = "data: [DONE]\n\n";
 
 /** A stream of these bytes, which then ends, or breaks. */
@@ -41,7 +53,12 @@ function clientOf(...answers) {
   const waits = [];
   const client = new Odysseus({
     async fetch(url, options) {
-      calls.push({ url, method: options.method, headers: options.headers, body: options.body && JSON.parse(options.body) });
+      calls.push({
+        url,
+        method: options.method,
+        headers: options.headers,
+        body: options.body && JSON.parse(options.body),
+      });
       const answer = answers.shift();
       assert.ok(answer, `nobody expects ${options.method} ${url}`);
       return typeof answer === "function" ? answer(options) : answer;
@@ -87,7 +104,10 @@ test("a stream that breaks at any byte goes on where it was", async () => {
 
 test("a service that replays everything doubles nothing", async () => {
   for (let from = 0; from <= events.length - 1; from += 1) {
-    const cut = events.slice(0, from).map((event, n) => frame(event, `run.${n}`)).join("");
+    const cut = events
+      .slice(0, from)
+      .map((event, n) => frame(event, `run.${n}`))
+      .join("");
     const { client } = clientOf(stream(cut, { breaks: true }), stream(frames()));
     const { answer } = await read(client.chat({ message: "Hi" }));
     assert.equal(answer.text, TEXT, `cut after ${from}`);
@@ -105,7 +125,13 @@ test("frames that were seen are skipped, and a gap is filled from the start", as
 });
 
 test("a snapshot replaces what came before", async () => {
-  const snapshot = { type: "snapshot", content: "G", reasoning: "", parts: [{ type: "text", text: "G" }], status: "interrupted" };
+  const snapshot = {
+    type: "snapshot",
+    content: "G",
+    reasoning: "",
+    parts: [{ type: "text", text: "G" }],
+    status: "interrupted",
+  };
   const over = { ...ended, status: "interrupted", stop_reason: "node_lost" };
   const again = stream(frame(snapshot) + frame(over, "run.end") + DONE);
   const { client } = clientOf(stream(frames().slice(0, 500), { breaks: true }), again);
@@ -130,7 +156,11 @@ test("204 is the end", async () => {
 
 test("a busy service is asked again when it says, a proxy's word counts, too", async () => {
   const html = new Response("<html>Bad gateway", { status: 502 });
-  const refusals = [refusal(503, "too_many_runs", { "Retry-After": "7" }), refusal(429, "x", { "Retry-After": "1" }), html];
+  const refusals = [
+    refusal(503, "too_many_runs", { "Retry-After": "7" }),
+    refusal(429, "x", { "Retry-After": "1" }),
+    html,
+  ];
   const { client, waits } = clientOf(...refusals, stream(frames()));
   assert.equal((await read(client.chat({ message: "Hi" }))).answer.status, "done");
   assert.ok(waits[0] >= 7000, `${waits}`);
@@ -148,9 +178,17 @@ test("a start that is refused again and again fails; coming back never does", as
 });
 
 test("what waiting can't mend is thrown at once", async () => {
-  for (const [status, code] of [[401, "unauthorized"], [404, "not_found"], [409, "busy"], [422, "invalid_field"]]) {
+  for (const [status, code] of [
+    [401, "unauthorized"],
+    [404, "not_found"],
+    [409, "busy"],
+    [422, "invalid_field"],
+  ]) {
     const { client, calls } = clientOf(refusal(status, code));
-    await assert.rejects(read(client.chat({ message: "Hi" })), (error) => error instanceof ApiError && error.code === code);
+    await assert.rejects(
+      read(client.chat({ message: "Hi" })),
+      (error) => error instanceof ApiError && error.code === code,
+    );
     assert.equal(calls.length, 1);
   }
 });
@@ -200,10 +238,23 @@ test("closing ends the reading, also while it waits", async () => {
   assert.deepEqual(states, ["open", "waiting"]);
 });
 
-const made = { compare_id: "cmp", panes: [0, 1].map((n) => ({ session_id: `s${n}`, model: "x", stream: `/api/compare/cmp/${n}` })) };
+const made = {
+  compare_id: "cmp",
+  panes: [0, 1].map((n) => ({ session_id: `s${n}`, model: "x", stream: `/api/compare/cmp/${n}` })),
+};
+
+test("a whole pane has nothing more to tell", async () => {
+  const { client } = clientOf(Response.json(made, { status: 201 }), stream(frames() + DONE));
+  const { panes } = await client.compare({ message: "Hi", models: ["x", "x"] });
+  const { answer, states } = await read(panes[0]);
+  assert.deepEqual([answer.text, answer.status, states], [TEXT, "done", ["open"]]);
+});
 
 test("a pane never comes back by itself", async () => {
-  const { client, calls } = clientOf(Response.json(made, { status: 201 }), stream(frames().slice(0, 300), { breaks: true }));
+  const { client, calls } = clientOf(
+    Response.json(made, { status: 201 }),
+    stream(frames().slice(0, 300), { breaks: true }),
+  );
   const { panes } = await client.compare({ message: "Hi", models: ["x", "x"] });
   const { states } = await read(panes[0]);
   assert.deepEqual(states, ["open", "lost"]);

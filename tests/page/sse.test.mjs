@@ -8,7 +8,7 @@ import { EventStreamParser } from "./sse.js";
 const utf8 = new TextEncoder();
 
 const STREAM =
-  "\ufeff: hello\n\nid: r.0\ndata: {\"type\":\"started\"}\n\nid: r.1\ndata: Grüße 🦉\n\n: ping\n\n" +
+  '\ufeffid: r.0\ndata: {"type":"started"}\n\nid: r.1\ndata: Grüße 🦉\n\n: ping\n\n' +
   "event: note\ndata:one\ndata:  two\ndata\n\nretry: 1500\nretry: soon\nid: r\0x\nunknown: x\ndata: [DONE]\n\n" +
   "id\ndata: no id\n\nid: r.3\n\ndata: after an id alone\n\ndata: never dispatched";
 
@@ -70,7 +70,10 @@ test("an id counts only when its event is whole", () => {
 
 test("only the first character can be a byte order mark", () => {
   const parser = new EventStreamParser();
-  assert.deepEqual(parser.feed(utf8.encode("data: \ufeffa\n\n\ufeffdata: b\n\n")).map((event) => event.data), ["\ufeffa"]);
+  assert.deepEqual(
+    parser.feed(utf8.encode("data: \ufeffa\n\n\ufeffdata: b\n\n")).map((event) => event.data),
+    ["\ufeffa"],
+  );
 });
 
 test("a long line in many slices takes time that grows with its length alone", () => {

@@ -34,11 +34,15 @@ class Models(FakeUpstream):
         self.url = f"http://127.0.0.1:{self.port}/v1"
         return self
 
-    def plan(self, script: Script) -> str:
-        """Return a prompt of its own for *script*."""
-        prompt = f"prompt {self.next_number()}"
-        self._plans[prompt] = script
+    def plan(self, script: Script, beginning: str = "") -> str:
+        """Return a prompt of its own for *script*, with a *beginning* that has no empty line."""
+        prompt = f"{beginning}prompt {self.next_number()}"
+        self.plan_for(prompt, script)
         return prompt
+
+    def plan_for(self, prompt: str, script: Script) -> None:
+        """Answer *prompt* by *script* from now on."""
+        self._plans[prompt] = script
 
     def next_number(self) -> int:
         return next(self._numbers)
