@@ -62,7 +62,7 @@ def test_every_file_that_is_named_is_there() -> None:
     named = {
         f"i-{name}"
         for path in STATIC.glob("*.js")
-        for name in re.findall(r'icon(?:Button)?\("(\w+)"', path.read_text())
+        for name in re.findall(r'(?:icon|iconButton|labelled)\("(\w+)"', path.read_text())
     }
     named |= set(re.findall(r'href="#(i-\w+)"', (STATIC / "index.html").read_text()))
     assert named == sprite

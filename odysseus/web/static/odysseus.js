@@ -176,8 +176,8 @@ export class Run {
           failures = 0;
           this.#remember(event);
           yield event.payload;
-          if (event.payload.type === "ended") return;
         }
+        if (this.#over) return;
         problem = networkError();
       } catch (error) {
         if (this.#closing.signal.aborted) return;
@@ -187,7 +187,7 @@ export class Run {
         }
         problem = error;
       } finally {
-        link.abort();
+        link.end(this.#over);
         if (this.#over) this.#client.lastEventIds.delete(this.runId);
       }
       failures += 1;
@@ -262,6 +262,7 @@ export class Pane {
   /** Yields the pane's events, then a `connection` event: `nothing` if it had been started before, or `lost`. */
   async *[Symbol.asyncIterator]() {
     const link = linkedTo(this.#closing.signal);
+    let over = false;
     try {
       const headers = { Accept: EVENT_STREAM };
       const response = await this.#client.open("GET", this.stream, { headers, signal: link.signal });
@@ -272,16 +273,16 @@ export class Pane {
       this.runId = response.headers.get("X-Odysseus-Run-Id");
       yield { type: "connection", state: "open" };
       for await (const event of streamed(response, link)) {
+        over = event.payload.type === "ended";
         yield event.payload;
-        if (event.payload.type === "ended") return;
       }
-      if (!this.#closing.signal.aborted) yield { type: "connection", state: "lost" };
+      if (!over && !this.#closing.signal.aborted) yield { type: "connection", state: "lost" };
     } catch (error) {
       if (this.#closing.signal.aborted) return;
       if (error.status) throw error;
       yield { type: "connection", state: "lost" };
     } finally {
-      link.abort();
+      link.end(over);
     }
   }
 }
@@ -307,14 +308,17 @@ async function* streamed(response, link, silenceMs = null) {
   }
 }
 
-/** An `AbortController` that is aborted with *signal*. */
+/** What one request is aborted by: with *signal*, or by itself. A request that is over keeps its connection. */
 function linkedTo(signal) {
-  const link = new AbortController();
-  const abort = () => link.abort();
+  const controller = new AbortController();
+  const abort = () => controller.abort();
   if (signal.aborted) abort();
   signal.addEventListener("abort", abort);
-  link.signal.addEventListener("abort", () => signal.removeEventListener("abort", abort), { once: true });
-  return link;
+  const end = (over) => {
+    signal.removeEventListener("abort", abort);
+    if (!over) abort();
+  };
+  return { signal: controller.signal, abort, end };
 }
 
 function split(id) {
