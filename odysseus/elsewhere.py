@@ -123,6 +123,7 @@ class Elsewhere(Alone):
             self._runs.live(turn.session_id),
             run_id=turn.run_id,
             owner=turn.owner,
+            named=request.run_id is not None,
             if_busy=request.if_busy,
             max_queued=self._max_queued,
         )

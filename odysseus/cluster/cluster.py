@@ -152,6 +152,8 @@ class Cluster:
             _log.warning("only this node knows that run %s is stopped before its start: %r", run_id, error)
 
     async def is_stopped_unborn(self, owner: str, run_id: str) -> bool:
+        if self.mirror.failing:
+            return False  # rather than let every start wait for an answer that won't come
         try:
             return await self._streams.is_stopped_unborn(owner, run_id)
         except UNREACHABLE:

@@ -34,16 +34,18 @@ class Entrance:
         *,
         run_id: str,
         owner: str,
+        named: bool,
         if_busy: IfBusy,
         max_queued: int,
     ) -> None:
-        """*begin* stores the turn, or raises what its argument raises. *line* are the session's live runs here."""
+        """*begin* stores the turn, or raises what its argument raises. *line* are the session's live runs here.
+        *named*: the client has made the run's id, so that a stop may have come before it."""
         self._cluster = cluster
         self._begin = begin
         self._line = line
         self._if_busy = if_busy
         self._max_queued = max_queued
-        self._run_id, self._owner = run_id, owner
+        self._run_id, self._owner, self._named = run_id, owner, named
         self._ahead: Sequence[Ahead] = ()
         self.node = ""
         """Under which name the run was stored."""
@@ -53,7 +55,7 @@ class Entrance:
         for run in self._line:
             await run.accepted.wait()
         await self._cluster.check_logs()
-        if await self._cluster.is_stopped_unborn(self._owner, self._run_id):
+        if self._named and await self._cluster.is_stopped_unborn(self._owner, self._run_id):
             raise StoppedBeforeStart(self._run_id)
         self.node = self._cluster.node
         await self._begin(self._admit)

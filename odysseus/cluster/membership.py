@@ -19,7 +19,7 @@ __all__ = ["Beat", "Membership", "Register"]
 
 _log = logging.getLogger(__name__)
 
-_BEATS = 5  # in a lease
+_BEATS = 8  # in a lease; it is noticed to be over two of them late, at most
 
 
 class Beat(Protocol):

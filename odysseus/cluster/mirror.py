@@ -42,6 +42,8 @@ class Mirror:
         while it has no end, and *grace_s* after it."""
         self.behind = 0
         """How many runs wait to be written, as of now."""
+        self.failing = False
+        """Whether the last write failed, and is being tried again."""
         self._streams = streams
         self._on_taken = on_taken
         self._live_s, self._grace_s = max(1, round(live_s)), max(1, round(grace_s))
@@ -65,12 +67,14 @@ class Mirror:
             except UNREACHABLE as error:
                 if not failures:
                     _log.warning("Redis can't be written to; runs go on, other nodes wait: %r", error)
+                self.failing = True
                 await asyncio.sleep(_PAUSES_S[min(failures, len(_PAUSES_S) - 1)])
                 failures += 1
                 self._woken.set()
             else:
                 if failures:
                     _log.warning("Redis can be written to again")
+                self.failing = False
                 failures = 0
                 await asyncio.sleep(_GATHER_S)
 
