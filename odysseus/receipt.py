@@ -32,17 +32,18 @@ def receipt_of_run(run: Run[bytes]) -> Receipt | None:
     if run.refusal is not None:
         return None
     generation = generation_of(run)
-    asked, closed = run.stop_asked_at, generation.upstream_closed_at
-    waited_s = 0.0 if asked is None or closed is None else max(0.0, closed - asked)
-    return Receipt(
-        run.id, run.status, generation.turn.message_id, len(generation.answer.content), round(waited_s * 1000, 2)
-    )
+    chars, closed_ms = len(generation.answer.content), _closed_ms(run.ledger.entries())
+    return Receipt(run.id, run.status, generation.turn.message_id, chars, closed_ms)
 
 
 def receipt_of_answer(message: Message, ledger: Sequence[Mapping[str, Any]] | None) -> Receipt:
     """Return the receipt of the run that made *message*. *ledger* is None if that run's process died."""
-    at = {entry["event"]: datetime.fromisoformat(entry["at"]) for entry in ledger or ()}
+    return Receipt(str(message.run_id), message.status, message.id, len(message.content), _closed_ms(ledger or ()))
+
+
+def _closed_ms(ledger: Sequence[Mapping[str, Any]]) -> float:
+    """Return how long after the stop the model's connection was closed: the same for everybody who asks."""
+    at = {entry["event"]: datetime.fromisoformat(entry["at"]) for entry in ledger}
     asked, closed = at.get(Event.STOP_ASKED), at.get(Event.UPSTREAM_CLOSED)
-    waited_s = 0.0 if asked is None or closed is None else max(0.0, (closed - asked).total_seconds())
-    assert message.run_id is not None
-    return Receipt(message.run_id, message.status, message.id, len(message.content), round(waited_s * 1000, 2))
+    waited_s = 0.0 if asked is None or closed is None else (closed - asked).total_seconds()
+    return round(max(0.0, waited_s) * 1000, 2)
