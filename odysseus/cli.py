@@ -38,10 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="odysseus", description=odysseus.__doc__)
     parser.add_argument("--version", action="version", version=odysseus.__version__)
-    parser.set_defaults(run=_serve)
+    parser.set_defaults(run=_serve, workers=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="run the service; this is what happens without a command, too")
+    serve.add_argument("--workers", type=int, metavar="N", help="so many processes on one port; needs Redis")
     serve.set_defaults(run=_serve)
 
     chat = commands.add_parser("chat", help="say something to a running service, and see its answer as it comes")
@@ -64,7 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _serve(_: argparse.Namespace) -> int:
+def _serve(arguments: argparse.Namespace) -> int:
+    if arguments.workers is not None:
+        from odysseus import workers
+
+        return workers.run(arguments.workers)
     from odysseus import serving
 
     serving.run()

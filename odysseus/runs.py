@@ -63,6 +63,7 @@ class Runs(Generic[Frame]):
         self._quiet = asyncio.Event()  # set while no run is live
         self._quiet.set()
         self._grace: asyncio.Timeout | None = None  # while `drain` still lets runs go on
+        self._hurried = False
         self._drained = False
 
     # Starting
@@ -255,7 +256,7 @@ class Runs(Generic[Frame]):
             return self._quiet.is_set()
         self.draining = True
         try:
-            async with asyncio.timeout(grace_s) as self._grace:
+            async with asyncio.timeout(0 if self._hurried else grace_s) as self._grace:
                 await self._quiet.wait()
         except TimeoutError:
             pass
@@ -272,7 +273,8 @@ class Runs(Generic[Frame]):
         return self._quiet.is_set()
 
     def hurry(self) -> None:
-        """Make a `drain` under way stop the live runs now."""
+        """Make a `drain`, under way or to come, stop the live runs at once."""
+        self._hurried = True
         if self._grace is not None and not self._grace.expired():
             self._grace.reschedule(asyncio.get_running_loop().time())
 

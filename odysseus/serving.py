@@ -1,4 +1,4 @@
-"""`odysseus serve`: the service from its start to the end of its drain."""
+"""`odysseus serve`: the service from its start to the end of its drain. See `workers` for several on one port."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-import odysseus
 from odysseus.application import create_runner, drain, log_to_stderr
 from odysseus.errors import SettingsError
+from odysseus.greeting import greet
 from odysseus.settings import Settings
 from odysseus.web.routes import SERVICE
 
-__all__ = ["run", "serve"]
+__all__ = ["run"]
 
 _log = logging.getLogger(__name__)
 
@@ -25,15 +25,19 @@ _PORT_TROUBLE = (errno.EADDRINUSE, errno.EACCES)
 _BACKLOG = 1024  # connections that wait to be accepted: the default of 128 delays a storm of reconnects by a second
 
 
-def run() -> None:
-    """Serve with the settings of the environment. Raises `SettingsError`."""
+def run(*, worker: bool = False) -> None:
+    """Serve with the settings of the environment. Raises `SettingsError`.
+
+    A *worker* shares its port with others, writes a line to stdout when it is ready, and ends when its stdin does:
+    whoever has started it is dead then.
+    """
     settings = Settings.load()
     log_to_stderr(settings)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(settings))
+        runner.run(_serve(settings, worker=worker))
 
 
-async def serve(settings: Settings) -> None:
+async def _serve(settings: Settings, *, worker: bool) -> None:
     """Serve until SIGTERM or SIGINT, then drain. A second signal cuts the drain's grace short, but no save.
 
     Raises `SettingsError` if the service can't start.
@@ -42,14 +46,17 @@ async def serve(settings: Settings) -> None:
     try:
         await runner.setup()
         try:
-            site = web.TCPSite(runner, settings.host, settings.port, backlog=_BACKLOG)
+            site = web.TCPSite(runner, settings.host, settings.port, backlog=_BACKLOG, reuse_port=worker or None)
             await site.start()
         except OSError as error:
             name = "ODYSSEUS_PORT" if error.errno in _PORT_TROUBLE else "ODYSSEUS_HOST"
             address = f"{settings.host}:{settings.port}"
             raise SettingsError(name, f"can't listen on {address}: {error.strerror}") from error
-        stopped = _signalled(runner.app)
-        _greet(*runner.addresses[0][:2])
+        stopped = _signalled(runner.app, worker=worker)
+        if worker:
+            print("ready", flush=True)
+        else:
+            greet(*runner.addresses[0][:2])
         await stopped.wait()
         if count := runner.app[SERVICE].runs.live_count:
             _log.info("going down: %d runs may go on for %g s; a second signal ends them now", count, settings.drain_s)
@@ -61,24 +68,25 @@ async def serve(settings: Settings) -> None:
         await runner.cleanup()
 
 
-def _signalled(app: web.Application) -> asyncio.Event:
+def _signalled(app: web.Application, *, worker: bool) -> asyncio.Event:
     stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
 
     def on_signal() -> None:
         if stopped.is_set():
             app[SERVICE].runs.hurry()
         stopped.set()
 
+    def on_orphaned() -> None:
+        loop.remove_reader(sys.stdin.fileno())
+        stopped.set()
+        app[SERVICE].runs.hurry()  # what is started in our place needs the data folder
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+        loop.add_signal_handler(number, on_signal)
+    if worker:
+        loop.add_reader(sys.stdin.fileno(), on_orphaned)
     return stopped
-
-
-def _greet(host: str, port: int) -> None:
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    print(f"Odysseus {odysseus.__version__} listens at {url}\nTry it:\n")
-    print(f"  curl -N {url}/api/chat_stream -H 'Content-Type: application/json' -d '{{\"message\": \"Hello!\"}}'\n")
-    sys.stdout.flush()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

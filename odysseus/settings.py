@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(
         None,
         description="makes this process one of several nodes, which share the runs by this Redis: `redis://host:6379/0`,"
-        " also `rediss://`, `redis+sentinel://host,host/master`, `redis+cluster://host`; needs PostgreSQL",
+        " also `rediss://`, `redis+sentinel://host,host/master`, `redis+cluster://host`; needs PostgreSQL and `SECRET`",
     )
     redis_required: bool = Field(
         False, description="start no run while Redis is away; else they start, and other nodes see them when it is back"
@@ -156,7 +156,8 @@ class Settings(BaseSettings):
     )
     secret: Secret | None = Field(
         None,
-        description="what watch links are signed with, at least 32 characters; unset: made once, in the data folder",
+        description="what watch links are signed with, at least 32 characters, the same on all nodes; unset: made once,"
+        " in the data folder",
     )
     upstream_url: HttpUrl | None = Field(
         None, description="an OpenAI-compatible model server, up to and with `/v1`; unset: the demo model"
@@ -262,6 +263,9 @@ class Settings(BaseSettings):
     def _nodes_share_a_database(self) -> Settings:
         if self.redis_url is not None and not self.database().startswith("postgresql"):
             needed = f"is for several nodes, which need one database: set {_PREFIX}DATABASE_URL to postgresql://.."
+            raise SettingsError(f"{_PREFIX}REDIS_URL", needed)
+        if self.redis_url is not None and self.secret is None:
+            needed = f"is for several nodes, which read each other's watch links: set {_PREFIX}SECRET, on all the same"
             raise SettingsError(f"{_PREFIX}REDIS_URL", needed)
         if self.redis_required and self.redis_url is None:
             raise SettingsError(f"{_PREFIX}REDIS_REQUIRED", f"is set, but {_PREFIX}REDIS_URL isn't")

@@ -17,7 +17,7 @@ GROUND = (
 )
 FLOORS = (
     *GROUND,
-    ("tasks", "feed", "data_folder", "accounts"),
+    ("tasks", "feed", "data_folder", "accounts", "greeting"),
     ("run",),
     ("upstream", "store", "watchdogs", "tether"),
     ("saves", "checkpoints", "lifetime", "conversation", "tools", "approvals", "concealed"),
@@ -29,8 +29,8 @@ FLOORS = (
     ("compares", "audit"),
     ("web",),
     ("application", "tokens", "terminal", "check_database"),
-    ("serving", "chat_client", "check"),
-    ("cli",),
+    ("serving", "workers", "chat_client", "check"),
+    ("cli", "worker"),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
