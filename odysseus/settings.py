@@ -105,7 +105,8 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(
         None,
         description="makes this process one of several nodes, which share the runs by this Redis: `redis://host:6379/0`,"
-        " also `rediss://`, `redis+sentinel://host,host/master`, `redis+cluster://host`; needs PostgreSQL and `SECRET`",
+        " also `rediss://`, `unix://`, `redis+sentinel://host,host/master`, `redis+cluster://host,host`; needs"
+        " PostgreSQL and `SECRET`; see docs/scale.md",
     )
     redis_required: bool = Field(
         False, description="start no run while Redis is away; else they start, and other nodes see them when it is back"

@@ -1,31 +1,34 @@
 """Clients of Redis by URL: one server (`redis://`, `rediss://`, `unix://`), Sentinel, a Redis Cluster. Valkey too.
 
-The forms beyond redis-py's own: `redis+sentinel://host:port,host:port/master[/db]` and `redis+cluster://host:port`,
-each also with `rediss`, for TLS.
+The forms beyond redis-py's own: `redis+sentinel://host:port,host:port/master[/db]`, whose user and password are the
+master's (`?username=` and `?password=` the sentinels'), and `redis+cluster://host:port,host:port`; each also with
+`rediss`, for TLS to all of them.
 """
 
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from redis.asyncio import Redis
-from redis.asyncio.cluster import RedisCluster
-from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from odysseus.errors import SettingsError
 
-__all__ = ["UNREACHABLE", "AnyRedis", "connect"]
+__all__ = ["UNREACHABLE", "AnyRedis", "close", "connect"]
 
-UNREACHABLE = (RedisError, OSError, TimeoutError)
+UNREACHABLE = (RedisError, RedisClusterException, OSError, TimeoutError)
 """What a client raises when Redis can't be asked, or refuses."""
 
 _SETTING = "ODYSSEUS_REDIS_URL"
+_PORT = 6379
 _SENTINEL_PORT = 26379
+_CONNECT_S = 2.0
 
 AnyRedis = Redis | RedisCluster
 
@@ -38,43 +41,74 @@ def connect(url: str, *, answer_s: float | None) -> AnyRedis:
     """
     options: dict[str, Any] = {
         "socket_timeout": answer_s,
-        "socket_connect_timeout": 2.0,
+        "socket_connect_timeout": _CONNECT_S,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
     }
+    try:
+        return _client(url, options)
+    except (ValueError, TypeError, RedisClusterException) as error:  # TypeError: an option that redis-py doesn't know
+        raise SettingsError(_SETTING, str(error).splitlines()[0]) from None
+
+
+async def close(client: AnyRedis) -> None:
+    await client.aclose()
+    if isinstance(client, Redis) and isinstance(pool := client.connection_pool, SentinelConnectionPool):
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
+def _client(url: str, options: dict[str, Any]) -> AnyRedis:
     parts = urlsplit(url)
     scheme, _, kind = parts.scheme.partition("+")
-    try:
-        match scheme, kind:
-            case (("redis" | "rediss" | "unix"), ""):
-                parse_url(url)
-                return Redis.from_url(url, **options)
-            case (("redis" | "rediss"), "cluster"):
-                return RedisCluster.from_url(url.replace("+cluster", "", 1), **options)
-            case (("redis" | "rediss"), "sentinel"):
-                return _by_sentinel(url, options | ({"connection_class": SSLConnection} if scheme == "rediss" else {}))
-    except ValueError as error:
-        raise SettingsError(_SETTING, str(error)) from None
-    raise SettingsError(_SETTING, "must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
+    match scheme, kind:
+        case (("redis" | "rediss" | "unix"), ""):
+            client: Redis = Redis.from_url(url, **options)
+            pool: Any = client.connection_pool
+            pool.make_connection()  # else a wrong option is found when it is first used
+            return client
+        case (("redis" | "rediss"), "cluster"):
+            return _cluster(parts._replace(scheme=scheme), options)
+        case (("redis" | "rediss"), "sentinel"):
+            return _by_sentinel(parts, options, tls=scheme == "rediss")
+    raise ValueError("must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://")
 
 
-def _by_sentinel(url: str, options: dict[str, Any]) -> AnyRedis:
-    parts = urlsplit(url)
-    login, _, hosts = parts.netloc.rpartition("@")
-    user, _, password = login.partition(":")
+def _cluster(parts: SplitResult, options: dict[str, Any]) -> AnyRedis:
+    login, hosts = _hosts(parts)
+    first, *others = hosts
+    nodes = [ClusterNode(*_address(host, _PORT)) for host in others]
+    return RedisCluster.from_url(parts._replace(netloc=login + first).geturl(), startup_nodes=nodes, **options)
+
+
+def _by_sentinel(parts: SplitResult, options: dict[str, Any], *, tls: bool) -> AnyRedis:
+    """The URL's login is the master's; its options are the sentinels', where they aren't about TLS, which both have."""
+    login, hosts = _hosts(parts)
+    user, _, password = login.removesuffix("@").partition(":")
     master, _, number = parts.path.strip("/").partition("/")
     if not master:
         raise ValueError("names no master: redis+sentinel://host:port,host:port/master")
-    options |= {"db": int(number or 0), "username": unquote(user) or None, "password": unquote(password) or None}
+    asked = dict(parse_url(f"redis://?{parts.query}"))
+    secured = {"ssl": True, **{name: value for name, value in asked.items() if name.startswith("ssl_")}} if tls else {}
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        [_address(host) for host in hosts.split(",")],
-        sentinel_kwargs={"socket_timeout": 2.0, "socket_connect_timeout": 2.0, **dict(parse_qsl(parts.query))},
+        [_address(host, _SENTINEL_PORT) for host in hosts],
+        sentinel_kwargs={**options, "socket_timeout": _CONNECT_S, **asked, **secured},
+        db=int(number or 0),
+        username=unquote(user) or None,
+        password=unquote(password) or None,
         **options,
+        **secured,
     )
     client: Redis = sentinel.master_for(master)
     return client
 
 
-def _address(host: str) -> tuple[str, int]:
-    name, _, port = host.rpartition(":")
-    return (name, int(port)) if name else (host, _SENTINEL_PORT)
+def _hosts(parts: SplitResult) -> tuple[str, list[str]]:
+    """Return who logs in, with the sign that ends it, and the hosts."""
+    login, sign, hosts = parts.netloc.rpartition("@")
+    return login + sign, hosts.split(",")
+
+
+def _address(host: str, port: int) -> tuple[str, int]:
+    name, _, number = host.rpartition(":")
+    return (name, int(number)) if name else (host, port)

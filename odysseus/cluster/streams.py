@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from redis.exceptions import NoScriptError
 
-from odysseus.cluster.connections import AnyRedis
+from odysseus.cluster.connections import AnyRedis, close
 
 __all__ = ["ENDED", "START", "TAKEN", "Entry", "Place", "Streams", "Write", "inbox_of", "log_entry", "log_of"]
 
@@ -101,8 +101,8 @@ class Streams:
         self._reading = reading
 
     async def close(self) -> None:
-        await self._client.aclose()
-        await self._reading.aclose()
+        await close(self._client)
+        await close(self._reading)
 
     async def ping(self) -> None:
         await self._client.execute_command("PING")
@@ -128,8 +128,8 @@ class Streams:
         pipeline = self._client.pipeline(transaction=False)
         for write in writes:
             sizes = struct.pack(f"<{len(write.frames)}I", *map(len, write.frames))
-            pipeline.evalsha(  # queued here, awaited below
-                _APPEND_SHA, 1, log_of(write.log_id), write.after, write.after + len(write.frames), sizes,
+            pipeline.execute_command(  # queued here, awaited below; a Redis Cluster's pipeline has no `evalsha`
+                "EVALSHA", _APPEND_SHA, 1, log_of(write.log_id), write.after, write.after + len(write.frames), sizes,
                 b"".join(write.frames), int(write.ended), write.keep_s,
             )  # fmt: skip
         return await pipeline.execute(raise_on_error=False)

@@ -25,10 +25,15 @@ _BINARY = "redis-server"
 
 
 class Redis:
-    """A server of our own in *folder*, on a free port of 127.0.0.1. It writes down what it is told, at once."""
+    """A server of our own in *folder*, on a free port of 127.0.0.1. It writes down what it is told, at once.
 
-    def __init__(self, folder: Path) -> None:
+    *options* are added to those of its command line.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        folder.mkdir(exist_ok=True)
         self._folder = folder
+        self._options = options
         self._process: asyncio.subprocess.Process | None = None
         self.port = 0
 
@@ -53,8 +58,7 @@ class Redis:
         for last in (False, True):
             self.port = self.port or free_port()
             self._process = await asyncio.create_subprocess_exec(
-                *(_BINARY, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)),
-                *("--save", "", "--appendonly", "yes", "--appendfsync", "no", "--loglevel", "warning"),
+                *(_BINARY, *self._arguments()),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
@@ -64,6 +68,13 @@ class Redis:
                 return
             assert not last, f"{_BINARY} ended with {self._process.returncode}"
             self.port = 0  # what was free a moment ago may be somebody's
+
+    def _arguments(self) -> list[str]:
+        return [
+            *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)),
+            *("--save", "", "--appendonly", "yes", "--appendfsync", "no", "--loglevel", "warning"),
+            *self._options,
+        ]
 
     async def stop(self) -> None:
         """Kill it: every connection breaks. What it had written down is there when it is started again."""
@@ -93,6 +104,16 @@ class Redis:
                 if not line:
                     raise ConnectionResetError
                 return line.decode().removesuffix("\r\n")
+            finally:
+                writer.close()
+
+    async def lines(self, *words: str) -> list[str]:
+        """Send one command; return the whole reply as it comes, line by line."""
+        async with asyncio.timeout(LIMIT_S):
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            try:
+                writer.write(" ".join(words).encode() + b"\r\nPING\r\n")  # whose reply ends what we read
+                return (await reader.readuntil(b"+PONG\r\n")).decode().split("\r\n")
             finally:
                 writer.close()
 
