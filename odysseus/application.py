@@ -118,12 +118,12 @@ def create_app(settings: Settings) -> web.Application:
                     tell(told_of_run(run))
 
             runs: Runs[bytes] = Runs(_limits(settings), tasks=tasks, on_ended=on_ended)
-            metrics.read_off(runs, saves, webhook)
             nodes = Nodes(database)
             if settings.redis_url is None:
                 elsewhere = await alone(store, nodes, saves)
             else:
                 elsewhere = await among_others(settings, folder, runs, store, nodes, saves, tell, tasks, stack)
+            metrics.read_off(runs, saves, webhook, elsewhere)
             stack.callback(Lag(metrics.loop_lag.observe).stop)
             toolbox = await _toolbox(settings, store, stack)
             turns = Turns(store, catalog, toolbox, _agent_limits(settings), saves, tasks)

@@ -21,6 +21,7 @@ import orjson
 from yarl import URL
 
 from odysseus.check_database import look_at_database, sqlite_file
+from odysseus.check_redis import look_at_redis
 from odysseus.errors import SettingsError
 from odysseus.server_settings import McpServerSettings, UpstreamSettings
 from odysseus.settings import Settings
@@ -49,6 +50,8 @@ async def check() -> AsyncIterator[Finding]:
     yield Finding(True, "settings", "the environment" + (f" and {file}" if file else ""))
     yield await _found("data folder", _data_folder(settings))
     yield await _found("database", _database(settings))
+    if settings.redis_url is not None:
+        yield await _found("Redis", look_at_redis(settings.redis_url))
     for server in settings.model_servers():
         yield await _found(f"model server {server.name}", _model_server(server, settings.upstream_connect_s))
     if not settings.model_servers():

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from odysseus.approvals import Decision, Verdict
-from odysseus.cluster import Cluster
+from odysseus.cluster import Cluster, Figures
 from odysseus.cluster.entrance import Entrance
 from odysseus.cluster.following import Followed
 from odysseus.errors import NodeUnreachable, NotFound
@@ -36,6 +36,10 @@ class Alone:
 
     exists = False
     """Whether there may be runs elsewhere."""
+
+    def figures(self) -> Figures:
+        """Return how this node is among the others."""
+        return Figures()
 
     async def line_settled(self, session_id: str) -> None:
         """Wait until it is known which of the session's runs here are refused, as other nodes have been quicker."""
@@ -110,6 +114,9 @@ class Elsewhere(Alone):
             fresh=self._fresh_here,
             ledger=self._ledger_here,
         )
+
+    def figures(self) -> Figures:
+        return self._cluster.figures()
 
     async def line_settled(self, session_id: str) -> None:
         while open_ := [run for run in self._runs.live(session_id) if run.refusal or not run.accepted.is_set()]:

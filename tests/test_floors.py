@@ -28,7 +28,7 @@ FLOORS = (
     ("service", "webhook", "ended_line", "nodes"),
     ("compares", "audit"),
     ("web",),
-    ("application", "tokens", "terminal", "check_database"),
+    ("application", "tokens", "terminal", "check_database", "check_redis"),
     ("serving", "workers", "chat_client", "check"),
     ("cli", "worker"),
 )

@@ -1,5 +1,5 @@
 """Several nodes behind one service: see `cluster`."""
 
-from odysseus.cluster.cluster import Cluster
+from odysseus.cluster.cluster import Cluster, Figures
 
-__all__ = ["Cluster"]
+__all__ = ["Cluster", "Figures"]

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 from odysseus.cluster.connections import UNREACHABLE
 from odysseus.cluster.following import Followed, Following
@@ -26,13 +27,27 @@ from odysseus.runs import Runs
 from odysseus.states import Status, StopReason
 from odysseus.tasks import Tasks
 
-__all__ = ["Cluster", "Places"]
+__all__ = ["Cluster", "Figures", "Places"]
 
 _log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0  # between looks at the store, where no log tells of an end
 _TELL_WATCHED_S = 0.5  # for so long, what changes is told together
 _FLUSH_S = 5.0  # what the logs get at the end, before the process goes
+
+
+class Figures(NamedTuple):
+    """What an operator may want to know; the defaults are true of a node without others."""
+
+    reached: bool | None = None
+    """Redis answers; None where there is none."""
+    nodes: int = 1
+    behind: int = 0
+    """Runs of this node that wait to be written to Redis."""
+    followed: int = 0
+    """Runs of other nodes that are followed here."""
+    errors: Mapping[str, int] = MappingProxyType({"write": 0, "read": 0, "letter": 0})
+    """What Redis failed, since the start."""
 
 
 class Places(Register, Protocol):
@@ -96,6 +111,11 @@ class Cluster:
     @property
     def node(self) -> str:
         return self._membership.node
+
+    def figures(self) -> Figures:
+        errors = {"write": self.mirror.errors, "read": self.following.errors, "letter": self._post.lost}
+        nodes = 1 + len(self._membership.others)
+        return Figures(self.following.reached, nodes, self.mirror.behind, len(self.following), errors)
 
     def serve(self, **handlers: Handler) -> None:
         """Answer other nodes' letters of these verbs, too: see `ask`."""

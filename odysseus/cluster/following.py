@@ -98,6 +98,10 @@ class Following:
     ) -> None:
         """*owners* returns which of some runs live, by their ids; *on_letter* takes what comes into the inbox;
         *on_watched* is told when the number of somebody's subscribers has changed."""
+        self.reached = False
+        """Redis has answered the last time."""
+        self.errors = 0
+        """Reads that failed, and were made again."""
         self._streams = streams
         self._tasks = tasks
         self._owners = owners
@@ -107,6 +111,10 @@ class Following:
         self._inbox_cursor = START
         self._followed: dict[str, Followed] = {}  # by log id
         self._opening: dict[str, asyncio.Task[Followed | None]] = {}  # by log id
+
+    def __len__(self) -> int:
+        """How many runs are followed here."""
+        return len(self._followed)
 
     def listen(self, node: str) -> None:
         """Read *node*'s inbox from now on."""
@@ -205,9 +213,12 @@ class Following:
                 async with asyncio.timeout(_BLOCK_MS / 1000 + _LATE_S):
                     found = await self._streams.read(self._cursors(), _BLOCK_MS)
             except UNREACHABLE as error:
+                self.reached = False
+                self.errors += 1
                 _log.info("the runs of other nodes can't be read: %r", error)
                 await asyncio.sleep(_PAUSE_S)
                 continue
+            self.reached = True
             logs = {log_of(log_id): followed for log_id, followed in self._followed.items()}
             for key, entries in found:
                 if key == inbox_of(self._node):

@@ -44,6 +44,8 @@ class Mirror:
         """How many runs wait to be written, as of now."""
         self.failing = False
         """Whether the last write failed, and is being tried again."""
+        self.errors = 0
+        """Writes that Redis didn't take, and that were tried again."""
         self._streams = streams
         self._on_taken = on_taken
         self._live_s, self._grace_s = max(1, round(live_s)), max(1, round(grace_s))
@@ -65,6 +67,7 @@ class Mirror:
             try:
                 await self._write(failures)
             except UNREACHABLE as error:
+                self.errors += 1
                 if not failures:
                     _log.warning("Redis can't be written to; runs go on, other nodes wait: %r", error)
                 self.failing = True

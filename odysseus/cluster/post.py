@@ -30,6 +30,8 @@ class Post:
         """*handlers* are called with a letter's values; what they return must be JSON, and answers whoever asked."""
         self.node = ""
         """Who we are: the name of our inbox."""
+        self.lost = 0
+        """Letters that couldn't be sent."""
         self._streams = streams
         self._tasks = tasks
         self._handlers = handlers
@@ -84,6 +86,7 @@ class Post:
         try:
             await self._send(node, letter)
         except UNREACHABLE as error:
+            self.lost += 1
             _log.info("a letter to node %s is lost: %r", node, error)
 
     async def _send(self, node: str, letter: Mapping[str, Any]) -> None:

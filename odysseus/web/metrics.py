@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from odysseus.agent import TOOL_ROUNDS
+from odysseus.elsewhere import Alone
 from odysseus.run import Run
 from odysseus.runs import Runs
 from odysseus.saves import Saves
@@ -63,9 +64,9 @@ class Metrics:
         for code in _UPSTREAM_CODES:  # from the start: a rate needs a zero to begin with
             self._upstream_errors.labels(code)
 
-    def read_off(self, runs: Runs[bytes], saves: Saves, webhook: Webhook | None) -> None:
+    def read_off(self, runs: Runs[bytes], saves: Saves, webhook: Webhook | None, elsewhere: Alone) -> None:
         """Show what these count by themselves, too."""
-        self.registry.register(_Collector(runs, saves, webhook))
+        self.registry.register(_Collector(runs, saves, webhook, elsewhere))
 
     def refused(self, code: str) -> None:
         """A request was answered 413, 429 or 503, with an error of this code."""
@@ -101,8 +102,8 @@ METRICS = web.AppKey("metrics", Metrics)
 
 
 class _Collector(Collector):
-    def __init__(self, runs: Runs[bytes], saves: Saves, webhook: Webhook | None) -> None:
-        self._runs, self._saves, self._webhook = runs, saves, webhook
+    def __init__(self, runs: Runs[bytes], saves: Saves, webhook: Webhook | None, elsewhere: Alone) -> None:
+        self._runs, self._saves, self._webhook, self._elsewhere = runs, saves, webhook, elsewhere
 
     def collect(self) -> Iterable[Metric]:
         every = self._runs.all()
@@ -132,6 +133,20 @@ class _Collector(Collector):
         for outcome, number in (("delivered", hook.delivered), ("dropped", hook.dropped)) if hook else ():
             told.add_metric([outcome], number)
         yield told
+        yield from self._nodes()
+
+    def _nodes(self) -> Iterable[Metric]:
+        figures = self._elsewhere.figures()
+        yield GaugeMetricFamily("odysseus_nodes", "Nodes that this one sees, itself included", figures.nodes)
+        yield GaugeMetricFamily(
+            "odysseus_runs_followed", "Runs of other nodes that are followed here", figures.followed
+        )
+        behind = "Runs of this node that wait to be written to Redis"
+        yield GaugeMetricFamily("odysseus_runs_behind_in_redis", behind, figures.behind)
+        errors = CounterMetricFamily("odysseus_redis_errors", "What Redis failed", labels=["work"])
+        for work, number in figures.errors.items():
+            errors.add_metric([work], number)
+        yield errors
 
     def _state(self, run: Run[bytes]) -> str:
         if run.ended.is_set():

@@ -49,6 +49,7 @@ async def readyz(request: web.Request) -> web.Response:
         ready=store and service.runs.has_room and not service.runs.draining,
         store=store,
         engine=service.runs.has_room,
+        redis=service.elsewhere.figures().reached,
         draining=service.runs.draining,
     )
     return json_answer(ready, 200 if ready.ready else 503)

@@ -375,4 +375,7 @@ class Readiness(_Out):
     ready: bool
     store: bool = Field(description="the database answers")
     engine: bool = Field(description="one more run would be accepted")
+    redis: bool | None = Field(
+        description="Redis answers; null without one. Away, it makes no node less ready: all others lack it, too"
+    )
     draining: bool

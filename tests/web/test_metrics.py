@@ -99,7 +99,7 @@ async def test_nothing_is_labelled_with_what_users_choose(service: Service, upst
         for sample in family.samples
         for name in sample.labels
     }
-    assert labels == {"lifetime", "state", "status", "stop_reason", "kind", "code", "le"}
+    assert labels == {"lifetime", "state", "status", "stop_reason", "kind", "code", "work", "le"}
 
 
 async def test_the_lag_of_the_loop(service: Service) -> None:

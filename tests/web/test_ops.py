@@ -17,7 +17,7 @@ from tests.fake_upstream import Exchange, FakeUpstream, chunk, say, status
 from tests.waiting import at_once, soon, until
 from tests.web.conftest import MODELS, Serve, Service
 
-READY = {"ready": True, "store": True, "engine": True, "draining": False}
+READY = {"ready": True, "store": True, "engine": True, "redis": None, "draining": False}
 
 
 async def test_health(service: Service) -> None:
