@@ -27,9 +27,12 @@ class MemoryStreams(Streams):
         """What was written, a batch an item, refused and failed ones included."""
         self.reads = 0
         """How many reads were begun."""
+        self.histories: list[str] = []
+        """The logs that were read from somewhere on, by their ids."""
         self.lose_answers = False
         """Whether writes are done, and yet fail."""
         self._unborn: set[tuple[str, str]] = set()
+        self._letters = 0
         self._grown = asyncio.Event()
 
     def empty(self) -> None:
@@ -51,6 +54,7 @@ class MemoryStreams(Streams):
         return counts
 
     async def history(self, log_id: str, after: str = START) -> AsyncIterator[Entry]:
+        self.histories.append(log_id)
         self._check()
         for raw in self._after(log_of(log_id), after):
             yield log_entry(*raw)
@@ -86,8 +90,8 @@ class MemoryStreams(Streams):
 
     async def send(self, node: str, letter: bytes) -> None:
         self._check()
-        stream = self.kept.setdefault(inbox_of(node), [])
-        self._put(stream, (len(stream) + 1, 0), {b"l": letter})
+        self._letters += 1  # also after a loss of everything: in Redis this is the time
+        self._put(self.kept.setdefault(inbox_of(node), []), (self._letters, 0), {b"l": letter})
 
     async def drop_inbox(self, node: str) -> None:
         self._check()
