@@ -113,7 +113,10 @@ def final_of(message: Message, frames: Sequence[bytes]) -> tuple[Final, bool]:
             case "usage":
                 usage = UsageCount(**payload)  # type: ignore[typeddict-item]  # as it was encoded
     content, reasoning, parts = answer.content, answer.reasoning, answer.parts()
-    whole = bool(frames) and len(content) + len(reasoning) >= len(message.content) + len(message.reasoning)
+    sizes = len(content) + len(reasoning), len(parts)
+    whole = (
+        bool(frames) and sizes[0] >= len(message.content) + len(message.reasoning) and sizes[1] >= len(message.parts)
+    )
     if not whole:
         content, reasoning, parts = message.content, message.reasoning, message.parts
     ending = Ending(StopReason.NODE_LOST)

@@ -25,6 +25,8 @@ class MemoryStreams(Streams):
         """What stands in each stream, by its key."""
         self.appended: list[Sequence[Write]] = []
         """What was written, a batch an item, refused and failed ones included."""
+        self.write_s = 0.0
+        """How long a write takes."""
         self.reads = 0
         """How many reads were begun."""
         self.histories: list[str] = []
@@ -47,6 +49,8 @@ class MemoryStreams(Streams):
 
     async def append(self, writes: Sequence[Write]) -> Sequence[int]:
         self.appended.append(writes)
+        if self.write_s:
+            await asyncio.sleep(self.write_s)
         self._check()
         counts = [self._append(write) for write in writes]
         if self.lose_answers:

@@ -106,6 +106,20 @@ async def test_a_run_that_ended_before_anything_was_written() -> None:
 
 
 @virtual
+async def test_what_comes_while_a_write_is_under_way_goes_with_the_next_one() -> None:
+    stage = Stage()
+    stage.streams.write_s = 0.2
+    async with at_work(stage.mirror.work):
+        feed = stage.run(frames=numbered(0, 3))
+        await asyncio.sleep(0.1)
+        feed.append(numbered(3, 4)[0])
+        await asyncio.sleep(0.2)
+        end(feed)
+        await asyncio.sleep(1)
+        assert (await stage.log(), (await stage.places())[-1]) == (numbered(0, 4), Place.END)
+
+
+@virtual
 async def test_many_runs_share_a_batch_but_not_too_many() -> None:
     stage = Stage()
     feeds = [stage.run(number, [b"first"]) for number in range(250)]
