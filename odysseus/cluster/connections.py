@@ -22,8 +22,9 @@ from odysseus.errors import SettingsError
 
 __all__ = ["UNREACHABLE", "AnyRedis", "close", "connect"]
 
-UNREACHABLE = (RedisError, RedisClusterException, OSError, TimeoutError)
-"""What a client raises when Redis can't be asked, or refuses."""
+UNREACHABLE = (RedisError, RedisClusterException, OSError, TimeoutError, RuntimeError)
+"""What a client raises when Redis can't be asked, or refuses. `RuntimeError` is uvloop's word for a connection that
+broke a moment before it was written to, and redis-py passes it on."""
 
 _SETTING = "ODYSSEUS_REDIS_URL"
 _PORT = 6379

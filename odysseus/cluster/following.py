@@ -118,8 +118,8 @@ class Following:
 
     def listen(self, node: str) -> None:
         """Read *node*'s inbox from now on."""
+        self._rearrange()  # what reads, reads the old one's
         self._node, self._inbox_cursor = node, START
-        self._rearrange()
 
     async def follow(self, message: Message) -> Followed | None:
         """Return the run that makes *message*, with all there is of it; None when it has ended and its log is gone."""
@@ -198,11 +198,11 @@ class Following:
     def _rearrange(self) -> None:
         """Interrupt the read under way, which doesn't know of what came since it began."""
         if self._node:
-            self._tasks.spawn(self._wake(), apart=True)
+            self._tasks.spawn(self._wake(self._node), apart=True)
 
-    async def _wake(self) -> None:
+    async def _wake(self, node: str) -> None:
         try:
-            await self._streams.send(self._node, b"")
+            await self._streams.send(node, b"")
         except UNREACHABLE:
             pass  # the reader fares no better, and begins anew
 

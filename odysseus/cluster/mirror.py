@@ -61,6 +61,8 @@ class Mirror:
     async def work(self) -> None:
         """Write what grows, until cancelled."""
         failures = 0
+        if self._grown:
+            self._woken.set()  # it broke, and begins again
         while True:
             await self._woken.wait()
             self._woken.clear()

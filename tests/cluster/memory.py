@@ -29,6 +29,8 @@ class MemoryStreams(Streams):
         """How long a write takes."""
         self.reads = 0
         """How many reads were begun."""
+        self.reading: Mapping[str, str] = {}
+        """What the last of them reads, and from where."""
         self.histories: list[str] = []
         """The logs that were read from somewhere on, by their ids."""
         self.lose_answers = False
@@ -81,6 +83,7 @@ class MemoryStreams(Streams):
 
     async def read(self, cursors: Mapping[str, str], block_ms: int) -> Sequence[tuple[str, Sequence[tuple[Any, Any]]]]:
         self.reads += 1
+        self.reading = cursors
         try:
             async with asyncio.timeout(block_ms / 1000):
                 while not (found := [(key, new) for key, after in cursors.items() if (new := self._after(key, after))]):

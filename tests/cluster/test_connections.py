@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+import uvloop
 from redis.asyncio import Redis as Client
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
@@ -119,3 +121,19 @@ async def test_nobody_there_is_told_as_unreachable(scheme: str) -> None:
     with pytest.raises(UNREACHABLE):
         await client.execute_command("PING")
     await client.aclose()
+
+
+async def test_a_connection_that_broke_a_moment_before(redis: Redis) -> None:
+    """As under the loop that production has, which has another word for it than asyncio's own."""
+
+    async def scene() -> None:
+        client: Any = connect(redis.url, answer_s=1)
+        connection = client.connection_pool.make_connection()
+        await connection.connect()
+        connection._writer.transport.abort()
+        with pytest.raises(UNREACHABLE):
+            await connection.send_command("PING")
+        await connection.disconnect()
+        await client.aclose()
+
+    await asyncio.to_thread(uvloop.run, scene())

@@ -229,8 +229,10 @@ async def test_under_a_new_name_the_new_inbox_is_read() -> None:
     async with stage.at_work():
         await stage.streams.send("a", b"to the old name")
         await settle()
+        await asyncio.sleep(2.2)  # a read has just begun
         stage.following.listen("a2")
-        await asyncio.sleep(3)
+        await asyncio.sleep(0.1)
+        assert [key for key in stage.streams.reading if "a2" in key]
         await stage.streams.send("a2", b"to the new name")
         await stage.streams.send("a", b"to nobody")
         await asyncio.sleep(3)

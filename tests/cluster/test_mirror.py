@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from odysseus.cluster.mirror import Mirror
-from odysseus.cluster.streams import Place, log_of
+from odysseus.cluster.streams import Place, Write, log_of
 from odysseus.feed import Feed
 from tests.cluster.memory import MemoryStreams, at_work, frames_of
 from tests.scenes import virtual
@@ -197,6 +199,24 @@ async def test_an_end_whose_answer_is_lost_is_not_doubled() -> None:
         assert stage.mirror.behind == 0
     assert await stage.places() == [Place.FRAMES, Place.END]
     assert stage.taken == []
+
+
+@virtual
+async def test_begun_again_after_it_broke_it_writes_what_it_owes() -> None:
+    stage = Stage()
+    append = stage.streams.append
+
+    async def broken(_: Sequence[Write]) -> Sequence[int]:
+        raise ValueError("a bug")
+
+    stage.streams.append = broken  # type: ignore[method-assign]
+    end(stage.run(frames=numbered(0, 3)))
+    with pytest.raises(ValueError, match="a bug"):
+        await stage.mirror.work()
+    stage.streams.append = append  # type: ignore[method-assign]
+    async with at_work(stage.mirror.work):
+        await asyncio.sleep(1)
+    assert (await stage.log(), (await stage.places())[-1]) == (numbered(0, 3), Place.END)
 
 
 @virtual

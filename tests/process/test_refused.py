@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.postgres import Postgres
+from tests.postgres import postgres as postgres  # the fixture
 from tests.process.models import Cue, Models
 from tests.process.service import APP, Process, environment, serving
 
@@ -33,6 +35,8 @@ WRONG: dict[str, dict[str, Any]] = {
     "ODYSSEUS_DATABASE_URL: ": {"database_url": "sqlite:////dev/null/x"},
     "ODYSSEUS_DATA_DIR: app.py": {"data_dir": "app.py"},
     "ODYSSEUS_HOST: ": {"host": "192.0.2.1", "open_to_network": True},
+    "ODYSSEUS_REDIS_URL: is for several nodes": {"redis_url": "redis://127.0.0.1:6379/0"},
+    "ODYSSEUS_REDIS_REQUIRED: is set, but": {"redis_required": "true"},
     "ODYSSEUS_HOST: 0.0.0.0 lets in other machines": {"host": "0.0.0.0"},
 }
 """What is wrong, by what is said of it."""
@@ -43,6 +47,17 @@ async def test_a_wrong_setting(models: Models, tmp_path: Path) -> None:
     for said, (code, log) in zip(WRONG, await asyncio.gather(*ends), strict=True):
         assert (code, len(log)) == (2, 1), (said, log)
         assert log[0].startswith(f"odysseus: {said}")
+
+
+WRONG_REDIS = ["http://127.0.0.1:6379", "redis://127.0.0.1:port", "redis+cluster://", "redis://127.0.0.1?nonsense=1"]
+
+
+async def test_an_address_that_is_no_redis(models: Models, tmp_path: Path, postgres: Postgres) -> None:
+    database_url = postgres.url(await postgres.create_database())
+    for number, redis_url in enumerate(WRONG_REDIS):
+        code, log = await refused(tmp_path / str(number), models, database_url=database_url, redis_url=redis_url)
+        assert (code, len(log)) == (2, 1), (redis_url, log)
+        assert log[0].startswith("odysseus: ODYSSEUS_REDIS_URL: ")
 
 
 async def test_a_port_in_use(models: Models, tmp_path: Path) -> None:
