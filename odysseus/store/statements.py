@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from odysseus.messages import Final, Message, Mode, Role
+from odysseus.messages import Final, Message, Mode, Role, Turn, now
 from odysseus.states import Status, StopReason
 from odysseus.store.tables import Id, messages, sessions
 
@@ -25,6 +25,7 @@ __all__ = [
     "STREAMING_STILL",
     "ending_row",
     "message_of",
+    "new_row",
     "streaming",
 ]
 
@@ -83,3 +84,16 @@ def message_of(row: sa.RowMapping) -> Message:
     values["stop_reason"] = None if values["stop_reason"] is None else StopReason(values["stop_reason"])
     values["mode"] = None if values["mode"] is None else Mode(values["mode"])
     return Message(**values)
+
+
+def new_row(message_id: str, turn: Turn, role: Role, status: Status) -> dict[str, Any]:
+    return {
+        "id": message_id,
+        "session_id": turn.session_id,
+        "role": role,
+        "content": "",
+        "reasoning": "",
+        "parts": [],
+        "status": status,
+        "created_at": now(),
+    }

@@ -48,6 +48,7 @@ from odysseus.store.statements import (
     STREAMING_STILL,
     ending_row,
     message_of,
+    new_row,
     streaming,
 )
 from odysseus.store.tables import messages, sessions
@@ -101,9 +102,9 @@ class Store:
             await _take_place(connection, turn)
             if admit is not None:
                 admit(await runs_elsewhere(connection, turn.session_id, node))
-            user = _row(new_id("msg"), turn, Role.USER, Status.DONE)
+            user = new_row(new_id("msg"), turn, Role.USER, Status.DONE)
             user |= {"content": turn.text, "parts": [{"type": "text", "text": turn.text}]}
-            answer = _row(turn.message_id, turn, Role.ASSISTANT, Status.STREAMING)
+            answer = new_row(turn.message_id, turn, Role.ASSISTANT, Status.STREAMING)
             answer |= {"model": turn.model, "run_id": turn.run_id, "mode": turn.mode, "detached": turn.detached}
             answer |= {"node": node}
             try:
@@ -360,19 +361,6 @@ class Store:
 
 def _own(session_id: str, owner: str) -> sa.ColumnElement[bool]:
     return sa.and_(sessions.c.id == session_id, sessions.c.owner == owner)
-
-
-def _row(message_id: str, turn: Turn, role: Role, status: Status) -> dict[str, Any]:
-    return {
-        "id": message_id,
-        "session_id": turn.session_id,
-        "role": role,
-        "content": "",
-        "reasoning": "",
-        "parts": [],
-        "status": status,
-        "created_at": now(),
-    }
 
 
 async def _take_place(connection: AsyncConnection, turn: Turn) -> None:

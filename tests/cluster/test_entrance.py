@@ -42,6 +42,7 @@ class Stage:
             line,
             run_id="run_new",
             owner="ann",
+            named=True,
             if_busy=if_busy,
             max_queued=max_queued,
         )

@@ -109,7 +109,7 @@ async def test_they_see_each_other() -> None:
     assert (one.membership.others, two.membership.others) == ((two.name,), (one.name,))
     assert one.names == [one.name] != two.names == [two.name]
     assert one.lost == two.lost == []
-    assert 1700 <= len(one.beats) <= 1800  # five in a lease
+    assert 2800 <= len(one.beats) <= 2880  # eight in a lease
     for node in (one, two):
         await node.fall_silent()
 

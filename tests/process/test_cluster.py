@@ -190,9 +190,7 @@ async def test_nothing_is_announced_before_the_database_has_it(nodes: Nodes, mod
     cue.say(" world")
     cue.end()
     await asyncio.gather(near.read_text("Hello world"), far.read_text("Hello world"))
-    await asyncio.gather(
-        says_nothing(near, 4), says_nothing(far, 4)
-    )  # longer than the lease, and the first tries
+    await asyncio.gather(says_nothing(near, 4), says_nothing(far, 4))  # longer than the lease, and the first tries
     for node in nodes:
         await node.database.heal()
     await near.read_all()
