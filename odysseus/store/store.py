@@ -110,7 +110,9 @@ class Store:
             try:
                 for row in (user, answer):  # one by one: their order is the session's
                     await connection.execute(messages.insert(), row)
-            except IntegrityError as error:  # all other ids are new
+            except IntegrityError as error:
+                if "run_id" not in str(error.orig):  # the constraint's name, or its column's
+                    raise
                 raise RunExists(turn.run_id) from error
 
         await self._database.write(work)
