@@ -211,6 +211,8 @@ async def test_answers_are_as_described(
     await (await service.open("GET", compare["panes"][0]["stream"])).rest()
     await call(204, "GET", CMP + "/{pane}", pane=0, **it)
     await call(404, "GET", CMP + "/{pane}", pane=2, **it)
+    for pane, status in ((0, 200), (1, 409), (2, 404)):
+        await call(status, "POST", CMP + "/{pane}/keep", pane=pane, **it)
     await call(200, "GET", CMP, **it)
     await call(404, "GET", CMP, compare_id="cmp_9")
     upstream.script = silent
