@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 
 from odysseus.cluster import Cluster
 from odysseus.cluster.connections import connect
 from odysseus.cluster.streams import Streams
 from odysseus.elsewhere import Alone, Elsewhere
-from odysseus.messages import Final, Message
+from odysseus.errors import SettingsError
+from odysseus.messages import Final, Message, now
 from odysseus.runs import Runs
 from odysseus.saves import Saves
 from odysseus.settings import Settings
@@ -24,11 +26,18 @@ __all__ = ["alone", "among_others", "recover"]
 
 _log = logging.getLogger(__name__)
 
+_SILENT = timedelta(seconds=60)  # of nodes, before one process may take all their answers for its own
 _ANSWER_S = 2.0  # of Redis; it takes a millisecond
 
 
 async def alone(store: Store, nodes: Nodes, saves: Saves) -> Alone:
-    """Settle what earlier processes left: all that streams, as there are no others."""
+    """Settle what earlier processes left: all that streams, as there are no others.
+
+    Raises `SettingsError` when there are.
+    """
+    if await nodes.beaten_since(now() - _SILENT):
+        problem = f"nodes use this database, or did within {_SILENT.seconds} s: set ODYSSEUS_REDIS_URL as they have it"
+        raise SettingsError("ODYSSEUS_DATABASE_URL", problem)
     await nodes.adopt(None, of=None)
     await recover(store, saves)
     return Alone()

@@ -7,6 +7,7 @@ node's place away, and its answers with it, in one transaction; what it writes a
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -37,6 +38,11 @@ class Nodes:
     async def join(self, node: str) -> None:
         place = {"id": node, "beat": 0, "seen_at": now()}
         await self._database.write(lambda connection: connection.execute(nodes.insert(), place))
+
+    async def beaten_since(self, time: datetime) -> bool:
+        """Whether some node has beaten since *time*, by its own clock."""
+        statement = sa.select(sa.exists().where(nodes.c.seen_at >= time))
+        return bool(await self._database.read(lambda connection: connection.scalar(statement)))
 
     async def leave(self, node: str) -> None:
         await self._database.write(

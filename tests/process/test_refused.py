@@ -13,6 +13,8 @@ import pytest
 from tests.postgres import Postgres
 from tests.postgres import postgres as postgres  # the fixture
 from tests.process.models import Cue, Models
+from tests.process.nodes import nodes_with
+from tests.process.redis import redis_server
 from tests.process.service import APP, Process, environment, serving
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
@@ -58,6 +60,18 @@ async def test_an_address_that_is_no_redis(models: Models, tmp_path: Path, postg
         code, log = await refused(tmp_path / str(number), models, database_url=database_url, redis_url=redis_url)
         assert (code, len(log)) == (2, 1), (redis_url, log)
         assert log[0].startswith("odysseus: ODYSSEUS_REDIS_URL: ")
+
+
+async def test_a_database_of_several_nodes(models: Models, tmp_path: Path, postgres: Postgres) -> None:
+    """One process alone would take all their answers for those of a dead one."""
+    async with redis_server() as redis, nodes_with(1, models, tmp_path, redis=redis, postgres=postgres) as nodes:
+        client = await nodes[0].service.chat(models.plan(cue := Cue("Hello")))
+        await client.read_text("Hello")
+        code, log = await refused(tmp_path, models, database_url=postgres.url(nodes.database))
+        assert (code, len(log)) == (2, 1), log
+        assert log[0].startswith("odysseus: ODYSSEUS_DATABASE_URL: nodes use this database")
+        cue.end()
+        assert (await client.read_all())[-2].data.startswith(b'{"type":"ended","status":"done"')
 
 
 async def test_a_port_in_use(models: Models, tmp_path: Path) -> None:
