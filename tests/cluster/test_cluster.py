@@ -12,7 +12,7 @@ import pytest
 from odysseus.cluster.cluster import Cluster
 from odysseus.cluster.membership import Beat
 from odysseus.cluster.streams import inbox_of, log_of
-from odysseus.errors import LogUnreachable, NodeUnreachable
+from odysseus.errors import LogUnreachable, NodeUnreachable, NotFound
 from odysseus.messages import Final, Message
 from odysseus.run import Run
 from odysseus.runs import Runs
@@ -142,6 +142,7 @@ async def test_a_stop_by_letter() -> None:
         await here.cluster.stop("run_1", there.cluster.node, StopReason.USER_STOP)
         answer = await here.cluster.ended("run_1", 30)
         assert answer is not None and answer.status is Status.STOPPED
+        assert not here.cluster.is_elsewhere(answer)  # it has ended, and is in the store
         assert (run.stop_reason, now() - begun < 0.5) == (StopReason.USER_STOP, True)
 
 
@@ -186,6 +187,26 @@ async def test_a_run_that_has_waited_obeys_what_was_written_down_meanwhile() -> 
 async def test_the_end_of_what_is_gone() -> None:
     async with two() as (here, _, _streams):
         assert await here.cluster.ended("run_of_nobody") is None
+
+
+@virtual
+async def test_what_only_the_owner_knows() -> None:
+    async with two() as (here, there, streams):
+
+        async def status(run_id: str) -> str:
+            if run_id != "run_1":
+                raise NotFound("run")
+            return "as it is"
+
+        there.cluster.serve(status=status)
+        await there.start()
+        message = here.store.answers["run_1"]
+        assert await here.cluster.ask(message, "status", "") == "as it is"
+        with pytest.raises(NotFound):
+            await here.cluster.ask(replace(message, run_id="run_2"), "status", "")
+        streams.away = True
+        with pytest.raises(NodeUnreachable):
+            await here.cluster.ask(message, "status", "")
 
 
 @virtual
@@ -292,6 +313,7 @@ async def test_leaving_gives_the_logs_their_ends() -> None:
         await asyncio.sleep(1)
         there.runs.stop_run(run)
         await run.ended.wait()
+        await streams.send(there.cluster.node, b"")
         await there.cluster.leave()
         assert streams.kept[LOG][-1][0] == b"1-2"
         assert list(here.store.beats) == [here.cluster.node]
