@@ -153,6 +153,8 @@ class Cluster:
         self._post.node = node
         self._on_joined(node)
         self.following.listen(node)
+        for followed in self.following.all():
+            self._note_watched(followed)  # the owners forget who watches under a name that is gone
 
     # Runs of this node
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from odysseus.cluster.connections import UNREACHABLE
@@ -184,12 +184,15 @@ class Following:
             del self._followed[followed.message.id]
         followed.release()
 
+    def all(self) -> Sequence[Followed]:
+        return tuple(self._followed.values())
+
     def release_all(self) -> None:
-        for followed in tuple(self._followed.values()):
+        for followed in self.all():
             self._give_up(followed)
 
     def forget_session(self, session_id: str) -> None:
-        for followed in tuple(self._followed.values()):
+        for followed in self.all():
             if followed.session_id == session_id:
                 self._give_up(followed)
 
