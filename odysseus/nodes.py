@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -12,7 +13,7 @@ from odysseus.cluster import Cluster
 from odysseus.cluster.connections import connect
 from odysseus.cluster.streams import Streams
 from odysseus.elsewhere import Alone, Elsewhere
-from odysseus.errors import SettingsError
+from odysseus.errors import NotFound, SettingsError, StoreError
 from odysseus.messages import Final, Message, now
 from odysseus.runs import Runs
 from odysseus.saves import Saves
@@ -27,6 +28,7 @@ __all__ = ["alone", "among_others", "recover"]
 _log = logging.getLogger(__name__)
 
 _SILENT = timedelta(seconds=60)  # of nodes, before one process may take all their answers for its own
+_AGAIN_S = 2.0
 _ANSWER_S = 2.0  # of Redis; it takes a millisecond
 
 
@@ -79,7 +81,16 @@ async def among_others(
         tasks.spawn(_tell(message, final), apart=True)
 
     async def _tell(message: Message, final: Final) -> None:
-        tell(told_of_lost(message, final, await store.owner_of(message.session_id)))
+        while True:
+            try:
+                owner = await store.owner_of(message.session_id)
+            except NotFound:
+                return  # its session was deleted this moment
+            except StoreError:
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                tell(told_of_lost(message, final, owner))
+                return
 
     cluster = Cluster(
         runs,

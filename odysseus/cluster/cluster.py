@@ -126,7 +126,8 @@ class Cluster:
     async def join(self) -> None:
         """Raises `StoreError`."""
         await self._membership.join()
-        for work in (self.mirror.work, self.following.read, self.following.look, self._membership.keep):
+        mirror, following = self.mirror, self.following
+        for work in (mirror.work, mirror.look, following.read, following.look, self._membership.keep):
             self._working.append(self._tasks.spawn(_keep_at(work), apart=True))
 
     def hand_over(self) -> None:

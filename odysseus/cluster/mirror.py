@@ -21,6 +21,7 @@ __all__ = ["Mirror"]
 _log = logging.getLogger(__name__)
 
 _GATHER_S = 0.01  # what comes so soon after a frame goes with it
+_LOOK_S = 5.0  # between two looks at the logs of silent runs
 _RUNS = 100  # in one round trip
 _WRITE_BYTES = 64 * 1024  # of one run in one round trip, unless one frame alone is longer
 _PAUSES_S = (0.1, 0.2, 0.5, 1.0)  # between attempts while Redis is away; the last one stays
@@ -32,6 +33,8 @@ class _Mirrored:
     log_id: str
     count: int = 0
     """How many frames Redis has."""
+    grown: Callable[[], None] = lambda: None
+    """Notes that it has more."""
 
 
 class Mirror:
@@ -49,6 +52,7 @@ class Mirror:
         self._streams = streams
         self._on_taken = on_taken
         self._live_s, self._grace_s = max(1, round(live_s)), max(1, round(grace_s))
+        self._live: set[_Mirrored] = set()  # those whose ends Redis hasn't
         self._grown: set[_Mirrored] = set()
         self._woken = asyncio.Event()
         self._written = asyncio.Event()  # set while nothing waits
@@ -56,7 +60,19 @@ class Mirror:
 
     def add(self, feed: Feed[bytes], log_id: str) -> None:
         """Write *feed* to the log named *log_id*, from its first frame to its end."""
-        self._note(_Mirrored(feed, log_id))
+        mirrored = _Mirrored(feed, log_id)
+        mirrored.grown = partial(self._note, mirrored)
+        self._live.add(mirrored)
+        mirrored.grown()
+
+    async def look(self) -> None:
+        """Look, until cancelled, after the logs of runs that say nothing: Redis may have lost them."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            time = asyncio.get_running_loop().time()
+            for mirrored in self._live:
+                if time - mirrored.feed.last_frame_at > _LOOK_S:
+                    mirrored.grown()
 
     async def work(self) -> None:
         """Write what grows, until cancelled."""
@@ -100,7 +116,9 @@ class Mirror:
         self._woken.set()
 
     async def _write(self, failures: int) -> None:
-        self._grown = {mirrored for mirrored in self._grown if not mirrored.feed.withdrawn}
+        withdrawn = {mirrored for mirrored in self._live if mirrored.feed.withdrawn}
+        self._live -= withdrawn
+        self._grown -= withdrawn
         waiting = list(self._grown)[: 1 if failures else None]  # one is enough to see whether Redis is back
         for start in range(0, len(waiting), _RUNS):
             await self._write_some(waiting[start : start + _RUNS])
@@ -117,14 +135,15 @@ class Mirror:
             if count == TAKEN:
                 self._on_taken(mirrored.feed)
             if count in (ENDED, TAKEN):
+                self._live.discard(mirrored)
                 continue
             if count < write.after:
                 _log.info("Redis has lost frames of run %s; it is given them again", mirrored.feed.id)
             mirrored.count = min(count, len(mirrored.feed.log))
             if mirrored.count < len(mirrored.feed.log) or mirrored.feed.ended.is_set():
-                self._note(mirrored)
+                mirrored.grown()
             else:
-                mirrored.feed.at_change(partial(self._note, mirrored))
+                mirrored.feed.at_change(mirrored.grown)
 
     def _next(self, mirrored: _Mirrored) -> Write:
         feed = mirrored.feed

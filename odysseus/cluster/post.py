@@ -73,8 +73,12 @@ class Post:
 
     async def _handle(self, letter: Mapping[str, Any]) -> None:
         answer: dict[str, Any] = {"answers": letter.get("id")}
+        handler = self._handlers.get(letter["verb"])
+        if handler is None:
+            _log.warning("a letter wants %r, which this version doesn't know", letter["verb"])
+            return
         try:
-            answer["result"] = await self._handlers[letter["verb"]](**letter["values"])
+            answer["result"] = await handler(**letter["values"])
         except RequestError as error:
             if error.code not in _REFUSALS:
                 raise

@@ -256,6 +256,22 @@ async def test_what_an_emptied_redis_has_lost_is_given_to_it_again() -> None:
 
 
 @virtual
+async def test_what_a_silent_run_has_lost_is_noticed_too() -> None:
+    stage = Stage()
+    async with at_work(stage.mirror.work), at_work(stage.mirror.look):
+        feed = stage.run(frames=numbered(0, 40))
+        await asyncio.sleep(1)
+        stage.streams.empty()
+        await asyncio.sleep(12)
+        assert await stage.log() == numbered(0, 40)
+        end(feed)
+        await asyncio.sleep(1)
+        written = len(stage.streams.appended)
+        await asyncio.sleep(60)
+        assert len(stage.streams.appended) == written  # nobody looks after what has its end
+
+
+@virtual
 async def test_a_run_that_another_node_has_ended_is_told_once_and_written_no_more() -> None:
     stage = Stage()
     async with at_work(stage.mirror.work):

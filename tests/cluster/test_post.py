@@ -164,3 +164,13 @@ async def test_who_is_cancelled_while_it_asks_leaves_nothing() -> None:
     await asyncio.sleep(1)
     assert len(b.called) == 1
     assert await a.post.ask("b", "note", "") == {"heard": {}}
+
+
+@virtual
+async def test_a_letter_of_a_newer_version_is_let_be() -> None:
+    wire, one, other = pair()
+    one.post.tell("b", "dance")
+    with pytest.raises(NodeUnreachable):
+        await one.post.ask("b", "dance", "nobody dances")
+    assert await one.post.ask("b", "note", "") == {"heard": {}}
+    assert other.called == [{}]
