@@ -17,7 +17,7 @@ try:
 except SettingsError as error:
     sys.exit(f"odysseus: {error}")
 
-# A run lives in one process, and so do its subscribers: a second worker would answer 404 for the first one's runs. The
+# A second worker would be a second node, with a data folder of its own: `odysseus serve --workers` starts such. The
 # data folder's lock keeps it from starting anyway; for the same reason there is no reload by SIGHUP, only a restart.
 workers = 1
 worker_class = "aiohttp.GunicornUVLoopWebWorker"

@@ -31,6 +31,7 @@ DOCKERFILE = DEPLOY / "Dockerfile"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
 DOCUMENT = (REPOSITORY / "docs" / "deploy.md").read_text()
+NODES = ("odysseus", "odysseus-2")
 KNOWN = {f"ODYSSEUS_{name.upper()}" for name in Settings.model_fields} | {"ODYSSEUS_CONFIG"}
 
 
@@ -229,45 +230,67 @@ def address(service: str) -> str:
 
 def test_compose_opens_nginx_alone() -> None:
     assert {name for name, service in SERVICES.items() if "ports" in service} == {"nginx"}
-    assert {name for name, service in SERVICES.items() if "edge" in service["networks"]} == {"nginx", "odysseus"}
+    assert {name for name, service in SERVICES.items() if "edge" in service["networks"]} == {"nginx", *NODES}
     assert COMPOSE["networks"]["store"]["internal"] is True
     network = COMPOSE["networks"]["edge"]["ipam"]["config"][0]["subnet"].removesuffix("0/24")
     assert address("nginx").startswith(network)
-    assert address("odysseus").startswith(network)
+    assert all(address(node).startswith(network) for node in NODES)
+    assert len({address(name) for name in ("nginx", *NODES)}) == 3
 
 
 def test_compose_bounds_and_watches_everything() -> None:
     for name, service in SERVICES.items():
         assert {"cpus", "mem_limit", "pids_limit", "restart"} <= set(service), name
-        assert "healthcheck" in service or name == "odysseus", name  # it has the image's
+        assert "healthcheck" in service or name in NODES, name  # they have the image's
         for volume in service["volumes"]:
             source = volume.partition(":")[0]
             assert source.startswith("/") or source in COMPOSE["volumes"] or (DEPLOY / source).exists(), volume
-    assert {name for name, service in SERVICES.items() if "profiles" in service} == {"valkey"}
+    assert {name for name, service in SERVICES.items() if "profiles" in service} == {"valkey", "odysseus-2"}
+    for service in SERVICES.values():  # who needs one of a profile must do without it
+        for needed, how in service.get("depends_on", {}).items():
+            assert how.get("required", True) != ("profiles" in SERVICES[needed])
 
 
-def test_compose_changes_nothing_of_nginx_but_the_address() -> None:
-    shell = SERVICES["nginx"]["command"][-1]
-    [edit] = re.findall(r"sed '([^']*)'", shell)
+@pytest.mark.parametrize("nodes", [("odysseus",), ("odysseus", "odysseus-2")])
+def test_compose_changes_nothing_of_nginx_but_the_addresses(nodes: tuple[str, ...]) -> None:
+    service = SERVICES["nginx"]
+    assert filled_in(service["environment"]["NODES"]) == "odysseus"
+    edit = service["command"][-1].partition(" > ")[0].replace("/etc/odysseus/nginx.conf", str(DEPLOY / "nginx.conf"))
     before = (DEPLOY / "nginx.conf").read_text()
-    code, after = call("sed", edit, str(DEPLOY / "nginx.conf"))
+    code, after = call("env", f"NODES={' '.join(nodes)}", "sh", "-c", edit.replace("$$", "$"))
     assert code == 0
     lines = zip(before.splitlines(), after.splitlines(), strict=True)
     [(old, new)] = [(old, new) for old, new in lines if old != new]
-    assert old.replace("127.0.0.1", "odysseus") == new
-    assert f"server odysseus:{image_environment()['ODYSSEUS_PORT']};" in new
+    port = image_environment()["ODYSSEUS_PORT"]
+    servers = "".join(f"server {node}:{port}; " for node in nodes)
+    assert old.replace(f"server 127.0.0.1:{port};", servers) == new
+
+
+def test_the_second_node_differs_in_nothing_but_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (SERVICES[node] for node in NODES)
+    own = {"profiles", "volumes", "networks"}
+    assert {name for name in {*first, *second} if first.get(name) != second.get(name)} == own
+    lines = re.search(r"COMPOSE_PROFILES=several-nodes.*?```", DOCUMENT, re.DOTALL)
+    assert lines is not None
+    said = dict(re.findall(r'echo "(\w+)=([^"]*)"', lines[0]))
+    assert said["ODYSSEUS_REDIS_URL"] == "redis://valkey:6379/0"
+    for name, value in (image_environment() | second["environment"] | said).items():
+        monkeypatch.setenv(name, filled_in(value).replace("$(openssl rand -hex 24)", "x" * 48))
+    settings = Settings.load()
+    assert settings.redis_url == said["ODYSSEUS_REDIS_URL"]
+    assert int(second["stop_grace_period"].removesuffix("s")) > longest_stop_s(settings.drain_s)
 
 
 # Names
 
 
 def test_every_setting_that_is_named_exists() -> None:
-    """One that doesn't ends the start. When REDIS_URL has come, the compose file and the document must say so."""
+    """One that doesn't ends the start."""
     ours = [
         *(DEPLOY / name for name in ("Dockerfile", "compose.yaml", "gunicorn.conf.py")),
-        REPOSITORY / "docs/deploy.md",
+        *(REPOSITORY / "docs" / name for name in ("deploy.md", "scale.md")),
     ]
     named = {
         name for text in (UNIT, *(path.read_text() for path in ours)) for name in re.findall(r"\bODYSSEUS_\w+", text)
     }
-    assert named - KNOWN == {"ODYSSEUS_REDIS_URL"}
+    assert named - KNOWN == set()

@@ -31,6 +31,10 @@ class Odysseus(Target):
 
     name = "odysseus"
 
+    def __init__(self, **settings: str) -> None:
+        super().__init__()
+        self._settings = settings
+
     async def start(self, folder: Path, upstream_port: int) -> None:
         environment = {
             "ODYSSEUS_PORT": str(self.port),
@@ -39,6 +43,7 @@ class Odysseus(Target):
             "ODYSSEUS_UPSTREAM_MODELS": "bench",
             "ODYSSEUS_MAX_RUNS": "10000",
             "ODYSSEUS_DRAIN_S": "0",
+            **self._settings,
         }
         await self.launch([sys.executable, "app.py"], folder, port=self.port, environment=environment)
 

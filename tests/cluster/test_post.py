@@ -168,7 +168,7 @@ async def test_who_is_cancelled_while_it_asks_leaves_nothing() -> None:
 
 @virtual
 async def test_a_letter_of_a_newer_version_is_let_be() -> None:
-    wire, one, other = pair()
+    _, one, other = pair()
     one.post.tell("b", "dance")
     with pytest.raises(NodeUnreachable):
         await one.post.ask("b", "dance", "nobody dances")
