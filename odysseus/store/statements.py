@@ -63,9 +63,7 @@ STREAMING_STILL = (  # locked, where there are locks: whoever else would end the
     .order_by(messages.c.id)
     .with_for_update()
 )
-ENDED_AT = sa.select(messages.c.id, messages.c.ended_at).where(
-    messages.c.id.in_(sa.bindparam("ids", expanding=True)), OURS
-)
+ENDED_AT = sa.select(messages.c.id, messages.c.ended_at).where(messages.c.id.in_(sa.bindparam("ids", expanding=True)))
 FINISH = streaming(sa.bindparam("message")).values({name: sa.bindparam(name) for name in _ENDING})
 CHECKPOINT = streaming(sa.bindparam("message")).values(
     content=sa.bindparam("content"), reasoning=sa.bindparam("reasoning"), parts=sa.bindparam("parts")

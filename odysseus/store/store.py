@@ -152,7 +152,7 @@ class Store:
                 await connection.execute(FINISH, [ending_row(final) | {"by": self.node} for final in first.values()])
             if len(first) == len(finals):
                 return [True] * len(finals)
-            stored = await connection.execute(ENDED_AT, {"ids": ids, "by": self.node})
+            stored = await connection.execute(ENDED_AT, {"ids": ids})  # our node may have had another name then
             ended_at = {row.id: row.ended_at for row in stored}
             return [ended_at.get(final.message_id) == final.ended_at for final in finals]
 
