@@ -62,6 +62,8 @@ async def _serve(settings: Settings, *, worker: bool) -> None:
             _log.info("going down: %d runs may go on for %g s; a second signal ends them now", count, settings.drain_s)
         if runner.app[SERVICE].elsewhere.exists:
             await site.stop()  # whoever reconnects finds another node
+            if runner.server is not None:
+                runner.server.pre_shutdown()  # a proxy's idle connections, too: what it sent by them would be refused
         # Else the listener is still open: whoever watches a run that may go on can reconnect to it, and stop it.
         await drain(runner.app)
     finally:
