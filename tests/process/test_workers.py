@@ -144,7 +144,7 @@ async def test_a_signal_drains_all(models: Models, tmp_path: Path, redis: Redis,
         cue = Cue("Hello")
         ends, goes_on = await begun(workers, models, cue), await begun(workers, models)
         pids = workers.pids
-        workers.terminate(signal.SIGINT)
+        os.killpg(workers.process.pid, signal.SIGINT)  # as a terminal does, to all that it sees
 
         async def refuses() -> bool:
             try:
