@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 _BLOCK_MS = 2000
 _LATE_S = 3.0  # beyond that time, an answer won't come: the connection is dead
 _PAUSE_S = 0.5  # after a failure
+_REST_S = 20e-6  # after each read, for each run: a read names all of them, and would be made for every token of any
 _LINGER_S = 10.0  # of a copy that nobody reads: clients come back
 _BEHIND_S = 2.0  # a copy is some milliseconds behind
 _LONGEST_SEQ = 18  # digits
@@ -228,6 +229,7 @@ class Following:
                     self._take_letters(entries)
                 elif (followed := logs.get(key)) is not None:
                     self._take(followed, [log_entry(*entry) for entry in entries])
+            await asyncio.sleep(len(self._followed) * _REST_S)
 
     def _cursors(self) -> dict[str, str]:
         cursors = {inbox_of(self._node): self._inbox_cursor}
