@@ -1,4 +1,4 @@
-"""What the modules share: a fake model server, one service and one browser a module; each test has its own visitor."""
+"""What the modules share: one browser; and the tests of each: a fake model server and a service."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from tests.process.models import Models
 from tests.process.service import Process, serving
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def models() -> AsyncIterator[Models]:
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
+async def models(request: pytest.FixtureRequest) -> AsyncIterator[Models]:
+    """Those that the module names in `MODELS`, else eight of a letter each."""
     async with Models() as models:
-        models.models = tuple("mnopqrst")
+        models.models = getattr(request.module, "MODELS", tuple("mnopqrst"))
         yield models
     assert models.refused == []
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
 async def service(
     request: pytest.FixtureRequest, models: Models, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Process]:
@@ -33,13 +34,13 @@ async def service(
         yield service
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def browser() -> AsyncIterator[Browser]:
     async with chromium() as browser:
         yield browser
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="package")
 async def visit(browser: Browser, service: Process) -> AsyncIterator[Visit]:
     async with visiting(browser, service.port) as visit:
         yield visit

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
 
 from tests.fake_upstream import Exchange, Script
-from tests.process.raw_client import until
 
 __all__ = ["ChatPage", "ComparePage", "Visit", "by_model", "visiting"]
 
 expect.set_options(timeout=30_000)
 
-_TEXT = "bodies => bodies.at(-1)?.querySelector(':scope > .text, :scope > .markdown')?.textContent ?? ''"
+# What is rendered ends without white space. Waits in the page: asking again and again costs more than all it does.
+_SHOWS = """async (bodies, [text, grows]) => {
+    for (const end = performance.now() + 30_000; ; await new Promise(resolve => setTimeout(resolve, 15))) {
+        const shown = bodies().at(-1)?.querySelector(":scope > .text, :scope > .markdown");
+        const cut = it => shown?.matches(".markdown") ? it.trimEnd() : it;
+        const [seen, wanted] = [cut(shown?.textContent ?? ""), cut(text)];
+        if (seen === wanted) return null;
+        if (grows && !wanted.startsWith(seen)) return `${seen.slice(-80)} can't become ${wanted.slice(-80)}`;
+        if (performance.now() > end) return `${seen.slice(-80)} never became ${wanted.slice(-80)}`;
+    }
+}"""
+
+
+async def _shows(page: Page, bodies: str, text: str, *, grows: bool) -> None:
+    """Wait until the last of *bodies*, a selector, shows *text*, to the character; it *grows*: nothing else before."""
+    problem: str | None = await page.evaluate(
+        f"([selector, ...rest]) => ({_SHOWS})(() => [...document.querySelectorAll(selector)], rest)",
+        [bodies, text, grows],
+    )
+    assert problem is None, problem
 
 
 class ChatPage:
@@ -37,20 +55,9 @@ class ChatPage:
         await self.area.fill(text)
         await self.area.press("Enter")
 
-    async def text(self) -> str:
-        """Return the last answer's text, to the character."""
-        text: str = await self.page.locator(".message.assistant .body").evaluate_all(_TEXT)
-        return text
-
     async def shows(self, text: str) -> None:
         """Wait until the last answer is *text*; fails as soon as it can't become it any more."""
-
-        async def look() -> str:
-            seen = await self.text()
-            assert text.startswith(seen), f"{seen[-80:]!r} isn't the beginning of {text[-80:]!r}"
-            return seen
-
-        await until(look, lambda seen: seen == text)
+        await _shows(self.page, ".message.assistant .body", text, grows=True)
 
     async def ended(self, words: str | None = None) -> None:
         """Wait until the last answer has ended, and with *words*, if they are given."""
@@ -75,8 +82,7 @@ class ComparePage:
         self.panes = page.locator(".pane")
         self.notice = page.locator("#compare-composer .notice")
 
-    async def send(self, text: str, models: str, *, blind: bool = False) -> None:
-        """Ask *models*, a letter each."""
+    async def send(self, text: str, models: Sequence[str], *, blind: bool = False) -> None:
         chips = self.page.locator("#compare-models input")
         await expect(chips.first).to_be_attached()
         for chip in await chips.all():
@@ -89,12 +95,8 @@ class ComparePage:
     def pane(self, number: int) -> Locator:
         return self.page.locator(f".pane[data-pane='{number}']")
 
-    async def text(self, number: int) -> str:
-        text: str = await self.pane(number).locator(".body").evaluate_all(_TEXT)
-        return text
-
     async def shows(self, number: int, text: str) -> None:
-        await until(lambda: self.text(number), lambda seen: seen == text)
+        await _shows(self.page, f".pane[data-pane='{number}'] .body", text, grows=False)
 
     async def ended(self, number: int, words: str) -> None:
         await expect(self.pane(number).locator(".state")).to_have_text(words)
@@ -111,9 +113,10 @@ class Visit:
         self.context = context
         self.origin = origin
         self.faults: list[str] = []
-        """Errors that no code of the page caught, and what its Content-Security-Policy refused."""
+        """Errors that no code of the page caught, what its Content-Security-Policy refused, requests to strangers."""
         context.on("weberror", lambda error: self.faults.append(str(error.error)))
         context.on("console", lambda message: self._heard(message.text))
+        context.on("request", lambda request: self._asked(request.url))
 
     async def chat(self, place: str = "") -> ChatPage:
         return ChatPage(await self.open(f"/{place}"))
@@ -137,11 +140,15 @@ class Visit:
         if "Content Security Policy" in text or "Refused to" in text:
             self.faults.append(text)
 
+    def _asked(self, url: str) -> None:
+        if not url.startswith((f"{self.origin}/", "data:")):
+            self.faults.append(url)
+
 
 @asynccontextmanager
 async def visiting(browser: Browser, port: int, **options: Any) -> AsyncIterator[Visit]:
-    """Open a profile of its own; in the end nothing may have gone wrong in it."""
-    context = await browser.new_context(**options)
+    """Open a profile of its own; in the end nothing may have gone wrong in it. Motion is off: it costs time."""
+    context = await browser.new_context(reduced_motion="reduce", **options)
     try:
         visit = Visit(context, f"http://127.0.0.1:{port}")
         yield visit

@@ -109,7 +109,7 @@ class Studio(Models):
 async def take(browser: Browser, service: Process, models: Studio, scheme: Scheme, size: str) -> None:
     width, height = SIZES[size]
     looks: dict[str, Any] = {"color_scheme": scheme, "viewport": {"width": width, "height": height}}
-    async with visiting(browser, service.port, device_scale_factor=2, reduced_motion="reduce", **looks) as visit:
+    async with visiting(browser, service.port, device_scale_factor=2, **looks) as visit:
         chat = ChatPage(await visit.open("/"))
         await chat.page.locator("#mode").get_by_text("Agent").click()
         models.plan_for(QUESTION, in_turn(wants(CALL), answers(ANSWER, REASONING)))

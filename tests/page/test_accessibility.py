@@ -1,53 +1,48 @@
-"""What axe-core finds in every state of the page, light and dark, wide and narrow: nothing serious."""
+"""What axe-core finds in every state of the page, light and wide, dark and narrow: nothing serious."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, expect
 
 from tests.fake_upstream import Exchange, chunk, in_turn, say, status, wants
+from tests.page.axe import check
 from tests.page.pages import Visit, by_model, visiting
 from tests.process.models import Cue, Models
 from tests.process.service import Process
 
-pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="package")]
 
 SETTINGS = {"tools_need_approval": "current_time"}
 
-AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
-RUN = """async () => {
-    const { violations } = await axe.run(document, { resultTypes: ["violations"] });
-    return violations.filter(({ impact }) => impact === "serious" || impact === "critical")
-        .map(({ id, nodes }) => [id, nodes.map(({ html, failureSummary }) => [html.slice(0, 120), failureSummary])]);
-}"""
+EVERYTHING = """# Title
 
-HTML = """<h1>Title</h1><p>See <a href="https://example.com" rel="noopener noreferrer nofollow" target="_blank">this</a>
- and <code>that</code>.</p><blockquote><p>Quoted</p></blockquote><ul><li>one</li></ul>
-<table><thead><tr><th>a</th></tr></thead><tbody><tr><td>1</td></tr></tbody></table>
-<div class="highlight"><pre><span class="c1"># why</span>
-<span class="k">def</span> <span class="nf">f</span><span class="p">():</span>
-    <span class="nb">print</span>(<span class="s2">"x"</span>, <span class="mi">1</span>)</pre></div>"""
-BOARD = [
-    {"model": model, "games": 3, "wins": 2, "losses": 0, "ties": 1, "rating": rating, "low": 900.0, "high": 1200.0}
-    for model, rating in (("n", 1100.0), ("m", 950.0))
-]
+See [this](https://example.com) and `that`, **bold** and ~~struck~~.
 
-LOOKS = [(scheme, width) for scheme in ("light", "dark") for width in (1280, 390)]
+> Quoted
 
+1. one
+2. two
 
-async def check(page: Page, state: str) -> None:
-    if not AXE.exists():
-        reason = "axe-core isn't installed: npm ci, in tests/page"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    await page.evaluate(AXE.read_text())  # not a script tag: the page's policy would refuse it
-    found: list[Any] = await page.evaluate(RUN)
-    assert not found, (state, found)
-    overflow = await page.evaluate("() => document.documentElement.scrollWidth - innerWidth")
-    assert overflow <= 0, (state, overflow)
+| a | b |
+|---|---|
+| 1 | 2 |
+
+```python
+# why
+def f(x: int) -> None:
+    print("x", 1, x)
+```
+
+```html
+<p class="x">&amp;</p>
+```
+"""
+
+# Contrast depends on the scheme, the layout on the width: neither on both.
+LOOKS = [("light", 1280), ("dark", 390)]
 
 
 async def thinks(exchange: Exchange) -> None:
@@ -60,7 +55,7 @@ async def thinks(exchange: Exchange) -> None:
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)
 async def test_the_chat(browser: Browser, service: Process, models: Models, scheme: Any, width: int) -> None:
     looks: dict[str, Any] = {"color_scheme": scheme, "viewport": {"width": width, "height": 800}}
-    async with visiting(browser, service.port, reduced_motion="reduce", **looks) as visit:
+    async with visiting(browser, service.port, **looks) as visit:
         chat = await visit.chat()
         await expect(chat.page.locator("#starters button").first).to_be_visible()
         await expect(chat.page.locator("#chat-model option").first).to_be_attached()
@@ -79,8 +74,7 @@ async def test_the_chat(browser: Browser, service: Process, models: Models, sche
         await chat.ended()
         await chat.answer.locator("summary").click()
         await check(chat.page, "ended answers")
-        await visit.answer_with("/api/sessions/[^/]+/messages/", {"html": HTML})
-        await chat.send(models.plan(say("Hello")))
+        await chat.send(models.plan(say(EVERYTHING)))
         await expect(chat.answer.locator(".markdown h1")).to_be_visible()
         await check(chat.page, "a rendered answer")
         if width < 800:
@@ -94,7 +88,7 @@ async def test_the_chat(browser: Browser, service: Process, models: Models, sche
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)
 async def test_the_compare(browser: Browser, service: Process, models: Models, scheme: Any, width: int) -> None:
     looks: dict[str, Any] = {"color_scheme": scheme, "viewport": {"width": width, "height": 800}}
-    async with visiting(browser, service.port, reduced_motion="reduce", **looks) as visit:
+    async with visiting(browser, service.port, **looks) as visit:
         compare = await visit.compare()
         await expect(compare.page.locator("#compare-models input").first).to_be_attached()
         await check(compare.page, "empty")
@@ -107,19 +101,16 @@ async def test_the_compare(browser: Browser, service: Process, models: Models, s
         await compare.stop_all.click()
         await expect(compare.stop_all).to_be_hidden()
         await check(compare.page, "all ended")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_the_leaderboard_and_the_login(browser: Browser, service: Process, scheme: Any) -> None:
-    async with visiting(browser, service.port, color_scheme=scheme, viewport={"width": 390, "height": 800}) as visit:
-        await visit.answer_with("/api/leaderboard", {"votes": 3, "models": BOARD})
-        page = await visit.open("/leaderboard")
-        await expect(page.locator("#board tr").first).to_be_visible()
-        await check(page, "leaderboard")
-        await visit.answer_with("/api/(sessions|models)", {"error": {"code": "unauthorized", "message": "who?"}}, 401)
-        page = await visit.open("/")
-        await expect(page.locator("#login")).to_be_visible()
-        await check(page, "login")
+        await compare.send(models.plan(say("Hello")), "mn", blind=True)
+        vote = compare.page.locator("#verdict")
+        await vote.get_by_role("button", name="A").click(trial=True)
+        await check(compare.page, "before the vote")
+        await vote.get_by_role("button", name="A").click()
+        await expect(vote).to_contain_text("You chose A")
+        await check(compare.page, "after the vote")
+        await vote.get_by_role("link", name="Leaderboard").click()
+        await expect(compare.page.locator("#board tr").first).to_be_visible()
+        await check(compare.page, "leaderboard")
 
 
 async def test_the_check_can_fail(visit: Visit) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from playwright.async_api import expect
 
@@ -10,7 +12,7 @@ from tests.page.pages import Visit
 from tests.process.models import Cue, Models, before_headers, before_token
 from tests.process.service import Process
 
-pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="package")]
 
 SETTINGS = {"tools_need_approval": "current_time"}
 
@@ -22,6 +24,7 @@ async def thinks(exchange: Exchange) -> None:
     await exchange.head()
     await exchange.send(chunk(reasoning="Hm, let me think."))
     await exchange.send(chunk("Yes."))
+    await asyncio.sleep(0.05)  # what comes all at once has no speed
     await exchange.send(chunk(finish_reason="stop"))
     await exchange.send(chunk(usage={"prompt_tokens": 3, "completion_tokens": 40, "total_tokens": 43}))
     await exchange.send(b"data: [DONE]\n\n")
@@ -67,7 +70,7 @@ async def test_stop_in_the_middle_and_ask_again(visit: Visit, models: Models) ->
     await chat.shows("Half a")
     await chat.area.press("Escape")
     await chat.ended("Stopped by you")
-    assert await chat.text() == "Half a"
+    await chat.shows("Half a")
     await chat.answer.get_by_role("button", name="Ask again").click()
     await chat.shows("All of it.")
     await expect(chat.questions).to_have_count(2)
@@ -122,6 +125,7 @@ async def test_a_chat_that_is_busy_already(visit: Visit, service: Process, model
     await service.chat(models.plan(cue), session_id=chat.session_id)
     await chat.send("And me?")
     await expect(chat.notice).to_contain_text("still being answered")
+    await expect(chat.answers).to_have_count(2)
     await expect(chat.area).to_have_value("And me?")
     await chat.shows("First")
     await chat.stop_button.click()
@@ -156,26 +160,58 @@ async def test_the_list_of_sessions(visit: Visit, models: Models) -> None:
     await expect(chat.page.locator(f".session[data-session='{first}']")).to_have_count(1)
 
 
-async def test_a_search_asks_for_its_words(visit: Visit) -> None:
+async def test_a_search_finds_titles_and_what_was_said(visit: Visit, service: Process, models: Models) -> None:
     chat = await visit.chat()
-    async with chat.page.expect_request(lambda request: "q=deep+sea" in request.url):
-        await chat.page.locator("#search").fill(" deep sea ")
+    for number in range(2):
+        await chat.page.locator("#new-chat").click()
+        await chat.send(models.plan(say(f"The anglerfish of sea {number}"), f"Depth {number} "))
+        await chat.ended()
+    named, said = chat.page.locator(".session", has_text="Depth 0"), chat.page.locator(".session", has_text="Depth 1")
+    search = chat.page.locator("#search")
+    await search.fill(" ANGLERFISH of sea 1 ")
+    await expect(named).to_have_count(0)
+    await expect(chat.sessions).to_have_count(1)
+    await expect(said).to_have_count(1)
+    await search.fill("depth 0")
+    await expect(said).to_have_count(0)
+    await expect(chat.sessions).to_have_count(1)
+    await named.locator("a").click()
+    await chat.shows("The anglerfish of sea 0")
+    await expect(search).to_have_value("depth 0")
+    await search.fill("100%_\\")
+    await expect(chat.page.locator("#sessions")).to_have_text("Nothing found.")
+    await search.fill("")
+    await expect(said).to_have_count(1)
 
 
-async def test_an_ended_answer_is_shown_as_the_service_renders_it(visit: Visit, models: Models) -> None:
-    text = "# Title\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n`code`"
-    html = "<h1>Title</h1><table><tr><td>1</td></tr></table><pre><code>print(1)</code></pre>"
-    await visit.answer_with("/api/sessions/[^/]+/messages/", {"html": html})
+async def test_an_ended_answer_is_rendered(visit: Visit, models: Models) -> None:
+    text = """# Title
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+See [this](https://example.com/) and ![that](https://example.com/image.png).
+
+```python
+print(1)
+```
+"""
     chat = await visit.chat()
     await chat.send(models.plan(say(*text.splitlines(keepends=True))))
-    await expect(chat.answer.locator(".markdown h1")).to_have_text("Title")
-    await expect(chat.answer.locator(".markdown td")).to_have_text("1")
-    await expect(chat.answer.locator(".text")).to_have_count(0)
+    answer = chat.answer
+    for shown in ("streamed", "loaded"):
+        await expect(answer.locator(".markdown h1"), shown).to_have_text("Title")
+        await expect(answer.locator(".markdown td")).to_have_text(["1", "2"])
+        await expect(answer.locator(".markdown a")).to_have_text(["this", "that"])
+        await expect(answer.locator(".markdown .highlight .nb")).to_have_text("print")
+        await expect(answer.locator(".text")).to_have_count(0)
+        await chat.page.reload()
     await visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    await chat.answer.get_by_role("button", name="Copy the answer").click()
+    await answer.get_by_role("button", name="Copy the answer").click()
     assert await chat.page.evaluate("() => navigator.clipboard.readText()") == text
-    await chat.answer.get_by_role("button", name="Copy the code").click()
-    assert await chat.page.evaluate("() => navigator.clipboard.readText()") == "print(1)"
+    await answer.get_by_role("button", name="Copy the code").click()
+    assert await chat.page.evaluate("() => navigator.clipboard.readText()") == "print(1)\n"
 
 
 async def test_the_model_that_was_chosen_answers(visit: Visit, models: Models) -> None:

@@ -9,7 +9,7 @@ from tests.fake_upstream import in_turn, say, wants
 from tests.page.pages import ChatPage, Visit
 from tests.process.models import Cue, Models
 
-pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="package")]
 
 SETTINGS = {"tools_need_approval": "current_time"}
 

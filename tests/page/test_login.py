@@ -9,11 +9,12 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from tests.fake_upstream import say
+from tests.page.axe import check
 from tests.page.pages import visiting
 from tests.process.models import Models
 from tests.process.service import APP, REPOSITORY, environment, serving
 
-pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="package")]
 
 
 def new_token(folder: Path) -> str:
@@ -33,6 +34,8 @@ async def test_a_token_lets_in_and_a_logout_out(browser: Browser, models: Models
         token = new_token(tmp_path)
         chat = await visit.chat()
         login = chat.page.get_by_role("dialog", name="Log in")
+        await expect(login).to_be_visible()
+        await check(chat.page, "login")
         await login.get_by_label("API token").fill("ody_wrong")
         await login.get_by_label("API token").press("Enter")
         await expect(login.get_by_role("alert")).to_have_text("The service doesn't know this token.")

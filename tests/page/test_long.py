@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.fake_upstream import Exchange, chunk
 from tests.page.pages import Visit
 from tests.process.models import Cue, Models, words
 from tests.process.raw_client import until
 
-pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="package")]
 
 LINE = "".join(f"{number % 10}" for number in range(79)) + "\n"
 LONG = LINE * 2500
@@ -23,14 +22,6 @@ WATCH = """() => {
 LONGEST_FRAME_MS = 1500.0  # on a loaded machine without a graphics card
 
 
-async def long_answer(exchange: Exchange) -> None:
-    await exchange.head()
-    for at in range(0, len(LONG), 400):
-        await exchange.send(chunk(LONG[at : at + 400]))
-    await exchange.send(chunk(finish_reason="stop") + b"data: [DONE]\n\n")
-    await exchange.end()
-
-
 async def from_end(page: Page) -> float:
     distance: float = await page.locator("#conversation").evaluate("e => e.scrollHeight - e.scrollTop - e.clientHeight")
     return distance
@@ -40,18 +31,21 @@ async def test_200_000_characters(visit: Visit, models: Models) -> None:
     assert len(LONG) == 200_000
     chat = await visit.chat()
     await chat.page.evaluate(WATCH)
-    await chat.send(models.plan(long_answer))
+    cue = Cue(*(LONG[at : at + 400] for at in range(0, len(LONG), 400)))
+    await chat.send(models.plan(cue))
     await chat.shows(LONG)
+    assert await chat.answer.locator(".piece.settled").count() > 10
+    cue.end()
     await chat.ended()
+    await chat.shows(LONG)
     assert await chat.page.evaluate("() => longest") < LONGEST_FRAME_MS
     assert await from_end(chat.page) < 40
-    assert await chat.answer.locator(".piece.settled").count() > 10
     await chat.page.reload()
     await chat.shows(LONG)
 
 
 async def test_200_tokens_a_second(visit: Visit, models: Models) -> None:
-    script, said = words(1000, pause_s=0.005)
+    script, said = words(500, pause_s=0.005)
     chat = await visit.chat()
     await chat.page.evaluate(WATCH)
     await chat.send(models.plan(script))

@@ -116,6 +116,8 @@ export class CompareView {
   async #read(place, view, stream) {
     await view.read(stream);
     if (place !== this.#place) return;
+    if (view.kept && !view.answer.ended) await view.read(this.#client.resume(view.sessionId)); // its run has gone on
+    if (place !== this.#place) return;
     this.#announcer.say(`${view.title} has ended.`);
     await view.stopped;
     await this.#settle(place);
@@ -130,9 +132,10 @@ export class CompareView {
     }
   }
 
+  /** What was kept goes on without its pane. */
   async #close(view) {
     const { views } = this.#place;
-    const stopped = this.#stop(view);
+    const stopped = view.kept ? view.stream?.close() : this.#stop(view);
     const after = view.element.nextElementSibling ?? view.element.previousElementSibling;
     view.element.remove();
     find("panes").dataset.count = find("panes").children.length;
@@ -252,7 +255,9 @@ export class CompareView {
       this.#showVerdict(place);
       this.#announcer.say(find("verdict").firstChild.textContent);
     } catch (error) {
-      if (place === this.#place) this.#composer.say(error);
+      if (place !== this.#place) return;
+      if (error.code === "already_voted") await this.open(place.id); // in another tab
+      this.#composer.say(error);
     }
   }
 

@@ -3,8 +3,8 @@
 import { PartsView, stateOf } from "./answer_view.js";
 import { copyButton, eachFrame, h, icon, iconButton } from "./dom.js";
 import { Follower } from "./follower.js";
-import { Answer } from "./odysseus.js";
-import { count, duration, endingOf, problemOf, speedOf } from "./words.js";
+import { Answer, Run } from "./odysseus.js";
+import { count, duration, endingOf, problemOf, speedOf, waitingFor } from "./words.js";
 
 export class PaneView {
   answer = new Answer();
@@ -21,6 +21,7 @@ export class PaneView {
   #begun = null;
   #firstMs = null;
   #why = null;
+  #waiting = null;
   #drawn = "";
 
   /** *pane* is `{number, session_id, label, model}`; *told* has `stop(view)`, `close(view)`, `keep(view)`. */
@@ -85,7 +86,7 @@ export class PaneView {
       for await (const event of stream) {
         this.answer.apply(event);
         if (event.type === "delta" || event.type === "reasoning") this.#firstMs ??= performance.now() - this.#begun;
-        if (event.state === "lost") this.#why = "The connection was lost, which stopped the model";
+        if (event.type === "connection") this.#connection(event, stream);
         this.draw();
       }
     } catch (error) {
@@ -93,6 +94,12 @@ export class PaneView {
     }
     this.phase = "over";
     this.draw();
+  }
+
+  #connection(event, stream) {
+    this.#waiting = event.state === "waiting" ? waitingFor(event) : null;
+    if (event.state === "lost" && !this.kept) this.#why = "The connection was lost, which stopped the model";
+    if (event.state === "open" && stream instanceof Run) this.kept = true; // only then does it outlive its client
   }
 
   /** It won't be read any more. */
@@ -121,7 +128,7 @@ export class PaneView {
 
   #draw() {
     const waiting =
-      this.phase === "waits" ? "Waits for a free connection: a browser opens only six over HTTP/1.1" : null;
+      this.phase === "waits" ? "Waits for a free connection: a browser opens only six over HTTP/1.1" : this.#waiting;
     if (this.phase === "over" && !this.answer.parts.length) this.#parts.render({ ...EMPTY, epoch: this.answer.epoch });
     else this.#parts.render(this.answer, waiting);
     this.#follower.grown();
