@@ -48,20 +48,28 @@ class Workers(Process):
 
         await until(look)
 
-    async def pid_of(self, session_id: str) -> int:
-        """Return the process of the worker that runs the session's run."""
+    async def stored(self, column: str, session_id: str) -> Any:
+        """Return what the database has in *column* of the session's answer."""
         connection = await asyncpg.connect(self._database)
         try:
-            query = "SELECT node FROM messages WHERE session_id = $1 AND role = 'assistant'"
-            node = await connection.fetchval(query, session_id)
+            query = f"SELECT {column} FROM messages WHERE session_id = $1 AND role = 'assistant'"
+            return await connection.fetchval(query, session_id)
         finally:
             await connection.close()
+
+    async def pid_of(self, session_id: str) -> int:
+        """Return the process of the worker that runs the session's run."""
+        node = await self.stored("node", session_id)
         [folder] = [folder for folder in self._folders if (folder / "node").read_text() == node]
         return int((folder / "lock").read_text())
 
 
 def _is_alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}/exe").exists()  # a zombie has none
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"  # its sockets are closed before it is a zombie
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -155,6 +163,7 @@ async def test_a_signal_drains_all(models: Models, tmp_path: Path, redis: Redis,
 
         await until(refuses)
         cue.end()
+        await until(lambda: workers.stored("status", ends.session_id), lambda status: status == "done")
         assert workers.process.poll() is None
         workers.terminate()
         assert await workers.wait() == 0
