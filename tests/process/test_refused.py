@@ -57,8 +57,10 @@ WRONG_REDIS = ["http://127.0.0.1:6379", "redis://127.0.0.1:port", "redis+cluster
 async def test_an_address_that_is_no_redis(models: Models, tmp_path: Path, postgres: Postgres) -> None:
     database_url = postgres.url(await postgres.create_database())
     for number, redis_url in enumerate(WRONG_REDIS):
-        code, log = await refused(tmp_path / str(number), models, database_url=database_url, redis_url=redis_url)
+        settings = {"database_url": database_url, "redis_url": redis_url, "secret": "sesame-0123456789" * 2}
+        code, log = await refused(tmp_path / str(number), models, **settings)
         assert (code, len(log)) == (2, 1), (redis_url, log)
+        assert "SECRET" not in log[0]
         assert log[0].startswith("odysseus: ODYSSEUS_REDIS_URL: ")
 
 
