@@ -1,14 +1,17 @@
 """Takes the pictures in docs/screenshots: `make screenshots`, or `python -m tests.page.screenshots`.
 
-The real service answers, and asks a model server that says what suits a picture. What only the service of a later day
-knows is answered in its place.
+The real service answers, and asks a model server that says what suits a picture. The leaderboard is what votes make it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
 import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,22 +55,25 @@ A comment is a line that begins with a colon, and an `EventSource` ignores it.
 CALL = ("c1", "calculator", '{"expression": "60 / 15"}')
 COMPARED = "Explain backpressure to a new colleague, in a few sentences."
 SAID = {
-    "qwen3-32b": "Backpressure is how a slow consumer tells a fast producer to wait.\n\nPicture a kitchen: plates pile "
-    "up at the pass when waiters can't carry them away. Either the cooks pause, or plates fall. In software the pass "
-    "is a queue, and *pausing* is backpressure: a bounded queue, a write that awaits, a window that closes.",
-    "llama-3.3-70b": "Think of water in a pipe. If the outlet is narrow, pressure builds up against the flow, and "
-    "pumping harder only bursts the pipe.\n\n- **Without** it, data piles up in memory until something breaks.\n"
-    "- **With** it, the sender notices that the receiver is behind, and slows down.",
+    "qwen3-32b": "Backpressure is how a slow consumer tells a fast producer to wait.\n\nIn a kitchen, "
+    "plates pile up when nobody carries them away. In software the pile is a queue, and *pausing* is "
+    "backpressure.",
+    "llama-3.3-70b": "Think of water in a pipe with a narrow end.\n\n- **Without** backpressure, pumping harder "
+    "bursts it: data piles up until something breaks.\n- **With** it, the sender notices that the receiver is "
+    "behind, and slows down.",
     "mistral-small": "When one part of a system produces faster than the next can take, the surplus has to go "
     "somewhere. Backpressure is the signal that travels *backwards* and says: not so fast.",
     "gemma-3-27b": "It is the polite way of saying “I'm full”. TCP does it with its window, streams do it with "
     "`await drain()`, and people do it by not answering mail.",
 }
-BOARD = (
-    ("qwen3-32b", 41, 27, 9, 5, 1118.0, 1041.0, 1195.0),
-    ("llama-3.3-70b", 44, 23, 16, 5, 1043.0, 972.0, 1114.0),
-    ("gemma-3-27b", 38, 15, 19, 4, 964.0, 887.0, 1041.0),
-    ("mistral-small", 39, 9, 30, 0, 875.0, 790.0, 960.0),
+DUEL = "Which of you is better?"
+GAMES = (  # how often the one won, the other, none
+    ("qwen3-32b", "llama-3.3-70b", 8, 6, 2),
+    ("qwen3-32b", "gemma-3-27b", 9, 4, 1),
+    ("qwen3-32b", "mistral-small", 10, 3, 0),
+    ("llama-3.3-70b", "gemma-3-27b", 7, 4, 2),
+    ("llama-3.3-70b", "mistral-small", 9, 4, 1),
+    ("gemma-3-27b", "mistral-small", 6, 5, 0),
 )
 
 
@@ -101,7 +107,7 @@ class Studio(Models):
             model: answers(text, pause_s=pause_s, done=model != "gemma-3-27b")
             for (model, text), pause_s in zip(SAID.items(), (0.008, 0.012, 0.005, 0.02), strict=True)
         }
-        scripts = {prompt: say("Gladly.") for prompt in EARLIER} | {COMPARED: by_model(compared)}
+        scripts = {prompt: say("Gladly.") for prompt in (*EARLIER, DUEL)} | {COMPARED: by_model(compared)}
         for prompt, script in scripts.items():
             self.plan_for(prompt, script)
 
@@ -133,12 +139,26 @@ async def take(browser: Browser, service: Process, models: Studio, scheme: Schem
         await compare.page.screenshot(path=FOLDER / f"compare-{scheme}-{size}.png")
         await compare.page.close()
 
-        names = ("model", "games", "wins", "losses", "ties", "rating", "low", "high")
-        rows = [dict(zip(names, row, strict=True)) for row in BOARD]
-        await visit.answer_with("/api/leaderboard", {"votes": 81, "models": rows})
         page = await visit.open("/leaderboard")
         await expect(page.locator("#board tr").first).to_be_visible()
         await page.screenshot(path=FOLDER / f"leaderboard-{scheme}-{size}.png")
+
+
+async def vote(service: Process, models: Sequence[str], winner: str | None) -> None:
+    """Have *models* compared blindly, and vote for *winner*, None for a tie."""
+    made = await service.post("/api/compare", {"message": DUEL, "models": models, "blind": True})
+    for pane in made.json["panes"]:
+        async with await service.open("GET", pane["stream"]) as client:
+            await client.read_all()
+    compare_id = made.json["compare_id"]
+    # Only the store knows who is who before the vote.
+    with closing(sqlite3.connect(service.folder / "odysseus.db")) as database:
+        query = "SELECT model FROM compare_panes WHERE compare_id = ? ORDER BY number"
+        names = [name for (name,) in database.execute(query, [compare_id])]
+    answer = await service.post(
+        f"/api/compare/{compare_id}/vote", {"winner": "tie" if winner is None else names.index(winner)}
+    )
+    assert answer.status == 200, answer
 
 
 async def main() -> None:
@@ -148,6 +168,9 @@ async def main() -> None:
             for prompt in EARLIER:
                 async with await service.chat(prompt) as client:
                     await client.read_all()
+            for first, second, wins, losses, ties in GAMES:
+                for winner in (*repeat(first, wins), *repeat(second, losses), *repeat(None, ties)):
+                    await vote(service, (first, second), winner)
             for scheme in ("light", "dark"):
                 for size in SIZES:
                     await take(browser, service, models, scheme, size)

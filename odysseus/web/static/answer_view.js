@@ -3,7 +3,7 @@
 import { copyButton, h, icon, iconButton } from "./dom.js";
 import { rendered } from "./markdown.js";
 import { StreamText } from "./stream_text.js";
-import { count, duration, endingOf, problemOf, speedOf, waitingFor } from "./words.js";
+import { count, duration, endingOf, lineOf, problemOf, speedOf, waitingFor } from "./words.js";
 
 /**
  * The parts of an `Answer`, kept up to date by `render`. *decide* is called with a call's id and `allow` or `deny`,
@@ -213,7 +213,7 @@ export class AnswerView {
       h("span", { class: "actions" }, actions),
       ...(ending ? [stateOf(ending)] : []),
       ...(why ? [h("span", { class: "why" }, why)] : []),
-      h("span", { class: "facts" }, [answer.model, ...speedOf(answer), tokens].filter(Boolean).join(" · ")),
+      h("span", { class: "facts" }, lineOf([answer.model, ...speedOf(answer), tokens].filter(Boolean))),
     );
   }
 }

@@ -4,7 +4,7 @@ import { PartsView, stateOf } from "./answer_view.js";
 import { copyButton, eachFrame, h, icon, iconButton } from "./dom.js";
 import { Follower } from "./follower.js";
 import { Answer, Run } from "./odysseus.js";
-import { count, duration, endingOf, problemOf, speedOf, waitingFor } from "./words.js";
+import { count, duration, endingOf, lineOf, problemOf, speedOf, waitingFor } from "./words.js";
 
 export class PaneView {
   answer = new Answer();
@@ -132,7 +132,7 @@ export class PaneView {
     if (this.phase === "over" && !this.answer.parts.length) this.#parts.render({ ...EMPTY, epoch: this.answer.epoch });
     else this.#parts.render(this.answer, waiting);
     this.#follower.grown();
-    this.#facts.textContent = this.#factsNow().join(" · ");
+    this.#facts.textContent = lineOf(this.#factsNow());
     const drawn = [this.phase, this.answer.status, this.answer.stopReason, this.#why, this.kept, this.mayKeep].join();
     if (drawn === this.#drawn) return;
     this.#drawn = drawn;

@@ -83,6 +83,11 @@ export function count(number, noun) {
   return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 }
 
+/** Facts in a line, which breaks between them alone. */
+export function lineOf(facts) {
+  return facts.map((fact) => fact.replaceAll(" ", "\u00a0")).join(" · ");
+}
+
 /** When something was: the time of a day of this week, else the date. */
 export function when(time) {
   const date = new Date(time);
