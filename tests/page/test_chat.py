@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.fake_upstream import Exchange, chunk, in_turn, say, status, wants
 from tests.page.pages import Visit
@@ -182,6 +183,24 @@ async def test_a_search_finds_titles_and_what_was_said(visit: Visit, service: Pr
     await expect(chat.page.locator("#sessions")).to_have_text("Nothing found.")
     await search.fill("")
     await expect(said).to_have_count(1)
+
+
+async def test_a_search_isnt_lost_behind_a_list_that_is_on_its_way(visit: Visit, models: Models) -> None:
+    chat = await visit.chat()
+    await chat.send(models.plan(say("Hello")))
+    await chat.ended()
+    unsearched, typed = re.compile(r"/api/sessions\?limit=\d+$"), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await typed.wait()
+        await route.continue_()
+
+    await chat.page.route(unsearched, hold)
+    async with chat.page.expect_request(unsearched):
+        await chat.page.evaluate("() => dispatchEvent(new Event('focus'))")
+    await chat.page.locator("#search").fill("nobody has said this")
+    typed.set()
+    await expect(chat.page.locator("#sessions")).to_have_text("Nothing found.", timeout=15_000)
 
 
 async def test_an_ended_answer_is_rendered(visit: Visit, models: Models) -> None:

@@ -33,6 +33,7 @@ export class SessionList {
     this.#told = told;
     search.addEventListener("input", () => {
       this.#limit = PAGE;
+      this.#asked += 1; // a list on its way was asked for without these words, and would put the next look off
       this.#soon(TYPING_MS);
     });
     confirm.querySelector("form").addEventListener("submit", ({ submitter }) => {
