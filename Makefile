@@ -10,12 +10,13 @@ N ?= 5000
 run: $(VENV)/run
 	@exec $(BIN)/python app.py
 
-# Most tests wait for a real process, not for a processor: three at a time suit two cores.
+# Most tests wait for a real process, not for a processor: three at a time suit two cores. In the order of their names,
+# which has the two that take a minute early, and so no one waits for them in the end.
 test: $(VENV)/dev
 	@.ci/system-packages postgresql redis-server iproute2 nginx-light chromium systemd
 	@command -v npm >/dev/null || .ci/system-packages nodejs npm
 	@$(MAKE) --no-print-directory tests/page/node_modules
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # What tests the page's accessibility. Without npm those tests are skipped, and say so.
 tests/page/node_modules: tests/page/package-lock.json

@@ -121,7 +121,7 @@ class Service:
         if request.run_id is None:
             return None
         run = self.runs.get(request.run_id)
-        found: Run[bytes] | Message | None = None if run is not None and await _refused_as_double(run) else run
+        found: Run[bytes] | Message | None = None if run is not None and await _is_double(run) else run
         if found is None:
             stored = await self.store.answer_of(request.run_id, request.owner)
             found = self.runs.get(request.run_id) or stored  # it may have begun while the store was asked
@@ -143,7 +143,7 @@ class Service:
         Without *run_id* it is the one at the head of the session's line, or the *latest*. Raises `NotFound`.
         """
         run = self._here(owner, session_id, run_id, latest=latest)
-        if run is not None and (run_id is not None or not self.elsewhere.exists):
+        if run is not None and (not self.elsewhere.exists or (run_id is not None and not await _is_double(run))):
             return run
         await self.store.session(session_id, owner)
         message = await self._answer(owner, session_id, run_id, latest=latest)
@@ -348,8 +348,8 @@ class Service:
         return await self.elsewhere.ledger(message) or await self.store.ledger_of(str(message.run_id))
 
 
-async def _refused_as_double(run: Run[bytes]) -> bool:
-    """Return whether another node was quicker with the same run; then it has gone from here."""
+async def _is_double(run: Run[bytes]) -> bool:
+    """Return whether it is refused because another node was quicker with the same run; then it has gone from here."""
     await run.accepted.wait()
     if not isinstance(run.refusal, RunExists):
         return False

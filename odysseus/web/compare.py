@@ -96,6 +96,7 @@ async def results(request: web.Request) -> web.Response:
             html=html,
             usage=answer and answer.usage,
             timings=answer and answer.timings,
+            kept=answer is not None and bool(answer.detached),
         )
         for pane, answer, html in zip(compare.panes, answers, await html_of(request, answers), strict=True)
     ]

@@ -273,6 +273,7 @@ class PaneOut(_Out):
     html: str | None = Field(description="an ended answer's `text`, rendered and sanitised; else null")
     usage: UsageCount | None
     timings: Timings | None
+    kept: bool = Field(description="whether it is a chat by now")
 
 
 Winner = Annotated[int | Literal["tie"] | None, Field(description="null before the vote; else a pane's number, or tie")]

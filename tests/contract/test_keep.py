@@ -73,6 +73,7 @@ async def test_it_is_listed_and_goes_on_as_a_chat(api: Api, models: Models) -> N
     assert sent == [prompt, "Hello", second]
     results = await api.read(path.rsplit("/", 2)[0])
     assert results["panes"][0]["session_id"] == stream.session_id
+    assert [pane["kept"] for pane in results["panes"]] == [True, False]
 
 
 async def test_it_can_still_be_stopped(api: Api, models: Models) -> None:

@@ -1,4 +1,4 @@
-"""The worlds in which the contract is tested: in this process, one process, one node and three nodes."""
+"""The worlds in which the contract is tested: in this process, one node and three nodes."""
 
 from __future__ import annotations
 
@@ -18,21 +18,14 @@ from odysseus.store.tokens import Tokens
 from tests.contract.client import Api
 from tests.postgres import Postgres, postgres_server
 from tests.process.models import Models
-from tests.process.nodes import NEEDS_CLUSTER, nodes_with
+from tests.process.nodes import nodes_with
 from tests.process.redis import redis_server
-from tests.process.service import Process, environment, serving
+from tests.process.service import Process, environment
 
 __all__ = ["WORLDS", "Worlds"]
 
-_IN_PROCESS, _PROCESS, _NODE, _NODES = "in-process", "one-process", "one-node", "three-nodes"
-
-WORLDS = (
-    _IN_PROCESS,
-    _PROCESS,
-    pytest.param(_NODE, marks=NEEDS_CLUSTER),
-    pytest.param(_NODES, marks=NEEDS_CLUSTER),
-)
-"""By what stands behind the address. The first two have SQLite and no Redis, the others PostgreSQL and Redis."""
+_IN_PROCESS, _NODE, _NODES = WORLDS = "in-process", "one-node", "three-nodes"
+"""By what stands behind the address. The first has SQLite and no Redis, the others PostgreSQL and Redis."""
 
 _SETTINGS = {"tools_need_approval": "current_time", "requests_per_minute": 1_000_000}
 
@@ -70,10 +63,6 @@ class Worlds:
             if name == _IN_PROCESS:
                 async with _in_process(models, folder, settings) as port:
                     yield await _api(name, lambda: port, models, f"sqlite:///{folder}/odysseus.db", settings)
-            elif name == _PROCESS:
-                async with serving(models, folder, drain_s=0, **settings) as process:
-                    yield await _api(name, lambda: process.port, models, f"sqlite:///{folder}/odysseus.db", settings)
-                    await _goes_in_peace(process)
             else:
                 postgres, count = self._postgres, 1 if name == _NODE else 3
                 async with (

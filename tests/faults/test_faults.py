@@ -17,7 +17,7 @@ from tests.faults.schedule import Kind, Schedule
 from tests.faults.verdict import verdict
 from tests.postgres import Postgres, postgres_server
 from tests.process.models import Models
-from tests.process.nodes import LEASE_S, NEEDS_CLUSTER, nodes_with
+from tests.process.nodes import LEASE_S, nodes_with
 from tests.process.raw_client import Client
 from tests.process.redis import redis_server
 
@@ -56,7 +56,6 @@ async def test_one_node_that_comes_and_goes(tmp_path: Path, postgres: Postgres) 
     check(schedule, outcome, 0.3)
 
 
-@NEEDS_CLUSTER
 async def test_three_nodes(tmp_path: Path, postgres: Postgres) -> None:
     runs = int(os.environ.get("FAULTS_RUNS") or 500)
     schedule = Schedule(new_seed(), runs=runs, nodes=3, lease_s=LEASE_S)

@@ -89,6 +89,10 @@ async def test_after_a_reload_the_pane_is_followed(visit: Visit, models: Models)
     await kept.compare.ended(1, "Stopped: its stream was closed")
     await kept.compare.shows(0, await kept.finish())
     await kept.compare.ended(0, "Done")
+    await kept.page.reload()  # it is known to be kept when all is over, too
+    await kept.compare.ended(0, "Done")
+    await expect(kept.link).to_be_visible()
+    await expect(kept.compare.pane(0).get_by_role("button", name="Keep")).to_have_count(0)
 
 
 async def test_closing_the_pane_leaves_the_chat(visit: Visit, models: Models) -> None:

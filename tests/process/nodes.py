@@ -14,9 +14,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from odysseus.settings import Settings
 from tests.postgres import Postgres
 from tests.process.models import Models
 from tests.process.proxy import Proxy, proxied
@@ -24,11 +21,8 @@ from tests.process.raw_client import LIMIT_S, until
 from tests.process.redis import Redis
 from tests.process.service import APP, Process, environment
 
-__all__ = ["HAS_CLUSTER", "LEASE_S", "NEEDS_CLUSTER", "NO_CLUSTER", "Node", "Nodes", "nodes_with"]
+__all__ = ["LEASE_S", "Node", "Nodes", "nodes_with"]
 
-HAS_CLUSTER = "redis_url" in Settings.model_fields
-NO_CLUSTER = "the service can't be several nodes yet: REDIS_URL is no setting of it"
-NEEDS_CLUSTER = pytest.mark.skipif(not HAS_CLUSTER, reason=NO_CLUSTER)
 
 LEASE_S = 2
 _SECRET = "sesame-0123456789-sesame-0123456789"  # links are signed by one node and read by another

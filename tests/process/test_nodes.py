@@ -14,7 +14,7 @@ import pytest_asyncio
 from tests.postgres import Postgres
 from tests.postgres import postgres as postgres  # the fixture
 from tests.process.models import Cue, Models
-from tests.process.nodes import NEEDS_CLUSTER, Node, Nodes, nodes_with
+from tests.process.nodes import Node, Nodes, nodes_with
 from tests.process.raw_client import until
 from tests.process.redis import redis_server
 from tests.process.service import Service
@@ -97,7 +97,6 @@ async def test_whose_turn_it_is() -> None:
     assert {*map(id, first)} == {*map(id, nodes)}
 
 
-@NEEDS_CLUSTER
 async def test_three(models: Models, tmp_path: Path, postgres: Postgres) -> None:
     """What one of them began is known to the others."""
 

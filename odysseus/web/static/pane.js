@@ -109,7 +109,8 @@ export class PaneView {
   }
 
   /** What the service knows of it. While it is being read, the stream knows better. */
-  settle({ status, stop_reason, text, usage, timings, html, run_id = null }) {
+  settle({ status, stop_reason, text, usage, timings, html, run_id = null, kept = false }) {
+    this.kept ||= kept;
     if (this.phase !== "over" || status === "streaming") return;
     if (status === null) this.#why ??= "Not started";
     else if (!this.answer.ended) {
