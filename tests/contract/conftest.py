@@ -14,7 +14,7 @@ from tests.process.models import Models
 from tests.process.raw_client import Client
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")  # idle nodes would slow down all tests after these
 async def worlds(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Worlds]:
     worlds = Worlds(tmp_path_factory.mktemp("worlds"))
     yield worlds
