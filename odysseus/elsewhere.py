@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -14,7 +15,7 @@ from odysseus.approvals import Decision, Verdict
 from odysseus.cluster import Cluster, Figures
 from odysseus.cluster.entrance import Entrance
 from odysseus.cluster.following import Followed
-from odysseus.errors import NodeUnreachable, NotFound
+from odysseus.errors import NodeUnreachable, NotFound, StoreError
 from odysseus.generation import Generation
 from odysseus.messages import Message, now
 from odysseus.run import Before, Opening, Run
@@ -28,6 +29,7 @@ __all__ = ["Alone", "Elsewhere"]
 
 _status = TypeAdapter(StreamStatus)
 
+_SOON_S = 0.2
 _STOPPED_S = 30.0  # more than it takes to find a dead owner, and to end its runs
 
 
@@ -48,17 +50,20 @@ class Alone:
         """Return what a new run does before it is accepted, and before it is pulled."""
         return generation.opening, None
 
-    async def live(self, session_id: str) -> Sequence[Message]:
-        """Return the answers that the session's runs on other nodes make, in the order of its line."""
-        return ()
-
     async def follow(self, message: Message) -> Followed | None:
         """Return the run that makes, or made, *message* on another node; None if its log is gone."""
         return None
 
-    async def stop(self, messages: Sequence[Message]) -> Sequence[Message | None]:
-        """Stop the runs that make *messages* and wait for their ends; return what was saved. Raises `NodeUnreachable`,
-        and is obeyed later."""
+    async def stop_session(self, session_id: str, stop_here: Callable[[], object]) -> Sequence[Message]:
+        """Stop what the session runs, here by *stop_here*; return the answers whose runs were asked on other nodes."""
+        stop_here()
+        return ()
+
+    async def stop(self, messages: Sequence[Message]) -> None:
+        """Ask for the ends of the runs that make *messages*, on other nodes."""
+
+    async def ends(self, messages: Sequence[Message]) -> Sequence[Message | None]:
+        """Wait until these have ended; return what was saved. Raises `NodeUnreachable`: then that is still to come."""
         return ()
 
     async def stop_unborn(self, owner: str, run_id: str) -> None:
@@ -148,9 +153,6 @@ class Elsewhere(Alone):
 
         return opening, entrance.before
 
-    async def live(self, session_id: str) -> Sequence[Message]:
-        return [m for m in await self._store.live_answers(session_id) if self._cluster.is_elsewhere(m)]
-
     async def follow(self, message: Message) -> Followed | None:
         there = self._cluster.is_elsewhere(message) or self._kept(message)
         return await self._cluster.follow(message) if message.detached and there else None
@@ -159,9 +161,25 @@ class Elsewhere(Alone):
         """Whether its log may still be there."""
         return message.ended_at is not None and now() - message.ended_at < self._grace
 
-    async def stop(self, messages: Sequence[Message]) -> Sequence[Message | None]:
+    async def stop_session(self, session_id: str, stop_here: Callable[[], object]) -> Sequence[Message]:
+        """Those that wait elsewhere come first, so that none of them begins; but no model goes on for a slow store."""
+        asked = None
+        with suppress(TimeoutError, StoreError):
+            async with asyncio.timeout(_SOON_S):
+                asked = await self._stop_elsewhere(session_id)
+        stop_here()
+        return await self._stop_elsewhere(session_id) if asked is None else asked
+
+    async def _stop_elsewhere(self, session_id: str) -> Sequence[Message]:
+        live = [m for m in await self._store.live_answers(session_id) if self._cluster.is_elsewhere(m)]
+        await self.stop(live)
+        return live
+
+    async def stop(self, messages: Sequence[Message]) -> None:
         for message in messages:
             await self._cluster.stop(str(message.run_id), message.node, StopReason.USER_STOP)
+
+    async def ends(self, messages: Sequence[Message]) -> Sequence[Message | None]:
         return [await self._cluster.ended(str(message.run_id), _STOPPED_S) for message in messages]
 
     async def stop_unborn(self, owner: str, run_id: str) -> None:

@@ -231,13 +231,12 @@ class Service:
         if run_id is not None:
             return await self._stop_run(owner, session_id, run_id)
         line = self.runs.live(session_id)
-        if not line or self.elsewhere.exists:
+        if not line:
             await self.store.session(session_id, owner)
         elif line[0].owner != owner:
             raise NotFound("session")
-        far = await self.elsewhere.live(session_id)
-        self.runs.stop(session_id)
-        answers = await self.elsewhere.stop(far)
+        far = await self.elsewhere.stop_session(session_id, lambda: self.runs.stop(session_id))
+        answers = await self.elsewhere.ends(far)
         for run in line:
             await run.ended.wait()
         near = [receipt_of_run(run) for run in line]
@@ -254,6 +253,8 @@ class Service:
         if not self.runs.stop_run(run):
             return None
         await run.ended.wait()
+        if isinstance(run.refusal, RunExists):  # another node was quicker with it
+            return await self._stop_run_elsewhere(owner, session_id, run_id)
         return receipt_of_run(run)
 
     async def _stop_run_elsewhere(self, owner: str, session_id: str, run_id: str) -> Receipt | None:
@@ -266,7 +267,8 @@ class Service:
             raise NotFound("run")
         if found.status is not Status.STREAMING:
             return None
-        [answer] = await self.elsewhere.stop([found])
+        await self.elsewhere.stop([found])
+        [answer] = await self.elsewhere.ends([found])
         return await self._receipt(answer)
 
     async def _receipt(self, answer: Message | None) -> Receipt | None:

@@ -12,7 +12,7 @@ import pytest_asyncio
 from tests.postgres import Postgres
 from tests.postgres import postgres as postgres  # the fixture
 from tests.process.models import Cue, Models, words
-from tests.process.nodes import Nodes, nodes_with
+from tests.process.nodes import LEASE_S, Nodes, nodes_with
 from tests.process.raw_client import Client, frames, until
 from tests.process.redis import Redis, redis_server
 
@@ -197,3 +197,19 @@ async def test_nothing_is_announced_before_the_database_has_it(nodes: Nodes, mod
     assert near.payloads[-1]["status"] == "done"
     assert await messages(nodes, near.session_id) == [("done", "Hello world")]
     assert await to_the_end(nodes, far) == frames(near.body)
+
+
+async def test_a_stop_reaches_the_model_without_the_database(nodes: Nodes, models: Models) -> None:
+    """The answer waits until it is saved, the model must not."""
+    near = await nodes[0].service.chat(prompt := models.plan(cue := Cue("Hello")))
+    await near.read_text(cue.said)
+    nodes[0].database.freeze()
+    try:
+        stopping = asyncio.create_task(nodes[0].service.stop(near.session_id))
+        async with asyncio.timeout(LEASE_S):  # long before the database would be given up
+            await models.asked(prompt)[0].closed.wait()
+        assert not stopping.done()
+    finally:
+        await nodes[0].database.heal()
+    receipt = (await stopping).json
+    assert (receipt["stopped"], receipt["status"], receipt["chars"]) == (True, "stopped", 5)
