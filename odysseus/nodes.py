@@ -78,19 +78,7 @@ async def among_others(
         name.write_text(node)  # the folder is held by one process at a time: whoever reads this knows that we are dead
 
     def on_ended(message: Message, final: Final) -> None:
-        tasks.spawn(_tell(message, final), apart=True)
-
-    async def _tell(message: Message, final: Final) -> None:
-        while True:
-            try:
-                owner = await store.owner_of(message.session_id)
-            except NotFound:
-                return  # its session was deleted this moment
-            except StoreError:
-                await asyncio.sleep(_AGAIN_S)
-            else:
-                tell(told_of_lost(message, final, owner))
-                return
+        tasks.spawn(_tell_of_lost(message, final, store, tell), apart=True)
 
     cluster = Cluster(
         runs,
@@ -113,6 +101,19 @@ async def among_others(
     await _empty_spool(saves)
     cluster.end_lost(left)
     return elsewhere
+
+
+async def _tell_of_lost(message: Message, final: Final, store: Store, tell: Callable[[Told], None]) -> None:
+    while True:
+        try:
+            owner = await store.owner_of(message.session_id)
+        except NotFound:
+            return  # its session was deleted this moment
+        except StoreError:
+            await asyncio.sleep(_AGAIN_S)
+        else:
+            tell(told_of_lost(message, final, owner))
+            return
 
 
 async def _empty_spool(saves: Saves) -> None:

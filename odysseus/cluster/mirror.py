@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from odysseus.cluster.connections import UNREACHABLE
 from odysseus.cluster.streams import ENDED, TAKEN, Streams, Write
@@ -31,10 +30,13 @@ _PAUSES_S = (0.1, 0.2, 0.5, 1.0)  # between attempts while Redis is away; the la
 class _Mirrored:
     feed: Feed[bytes]
     log_id: str
+    note: Callable[[_Mirrored], None]
     count: int = 0
     """How many frames Redis has."""
-    grown: Callable[[], None] = lambda: None
-    """Notes that it has more."""
+
+    def grown(self) -> None:
+        """Its log has, or may have, what Redis hasn't."""
+        self.note(self)
 
 
 class Mirror:
@@ -60,8 +62,7 @@ class Mirror:
 
     def add(self, feed: Feed[bytes], log_id: str) -> None:
         """Write *feed* to the log named *log_id*, from its first frame to its end."""
-        mirrored = _Mirrored(feed, log_id)
-        mirrored.grown = partial(self._note, mirrored)
+        mirrored = _Mirrored(feed, log_id, self._note)
         self._live.add(mirrored)
         mirrored.grown()
 
