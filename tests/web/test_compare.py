@@ -62,6 +62,7 @@ async def test_a_compare(service: Service, upstream: FakeUpstream) -> None:
                 "html": None,
                 "usage": None,
                 "timings": None,
+                "kept": False,
             }
             for pane, label in zip(made["panes"], "AB", strict=True)
         ],
