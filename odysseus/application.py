@@ -8,6 +8,7 @@ import logging.config
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 
 from aiohttp import web
 from pydantic import HttpUrl
@@ -28,7 +29,6 @@ from odysseus.saves import FileSpool, Saves
 from odysseus.server_settings import UpstreamSettings
 from odysseus.service import Service
 from odysseus.settings import Settings
-from odysseus.states import StopReason
 from odysseus.store import Database, Store, database_url
 from odysseus.store.nodes import Nodes
 from odysseus.store.tokens import Tokens
@@ -87,58 +87,59 @@ def create_app(settings: Settings) -> web.Application:
     app[PULSE] = Pulse(settings.ping_interval_s)
     add_routes(app, ROUTES)
     app[ops.OPENAPI] = describe(ROUTES)
-
-    async def lifetime(app: web.Application) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            folder = stack.enter_context(data_folder(settings.data_dir))
-            app[SECRET] = signing_secret(settings.secret, folder)
-            database = Database(database_url(settings.database()))
-            stack.push_async_callback(database.close)
-            await database.open()
-            store = Store(database)
-            stack.push_async_callback(store.close)
-            tokens = Tokens(database)
-            app[ACCOUNTS] = configured_accounts(settings, tokens)
-            saves = Saves(store.finish, FileSpool(folder / "spool"), tasks, shared=settings.redis_url is not None)
-            catalog = Catalog([_server(server, settings) for server in await _model_servers(settings, stack)])
-            stack.push_async_callback(catalog.close)
-            webhook = _webhook(settings, stack)
-            stack.push_async_callback(tasks.drain, _SAVES_S)
-            stack.callback(saves.close)
-            app[METRICS] = metrics = Metrics()
-
-            def tell(told: Told) -> None:
-                log_ended(told)
-                if webhook is not None:
-                    webhook.tell(told)
-
-            def on_ended(run: Run[bytes]) -> None:
-                if run.stop_reason is not StopReason.NODE_LOST:  # that is another node's to tell
-                    metrics.ended(run)
-                    tell(told_of_run(run))
-
-            runs: Runs[bytes] = Runs(_limits(settings), tasks=tasks, on_ended=on_ended)
-            nodes = Nodes(database)
-            if settings.redis_url is None:
-                elsewhere = await alone(store, nodes, saves)
-            else:
-                elsewhere = await among_others(settings, folder, runs, store, nodes, saves, tell, tasks, stack)
-            metrics.read_off(runs, saves, webhook, elsewhere)
-            stack.callback(Lag(metrics.loop_lag.observe).stop)
-            toolbox = await _toolbox(settings, store, stack)
-            turns = Turns(store, catalog, toolbox, _agent_limits(settings), saves, tasks)
-            app[SERVICE] = Service(runs, store, turns, elsewhere)
-            app[COMPARES] = Compares(app[SERVICE], pane_expiry_s=settings.pane_expiry_s)
-            app[GUARD] = Guard(tokens.revoked)
-            watching = tasks.spawn(app[GUARD].watch())
-            stack.callback(watching.cancel)
-            yield
-
-    app.cleanup_ctx.append(lifetime)
+    app.cleanup_ctx.append(partial(_lifetime, settings, tasks))
     app.cleanup_ctx.append(rendering)
     # Before the server's own shutdown, which would cancel handlers a second time, in the middle of their saves.
     app.on_shutdown.append(drain)
     return app
+
+
+async def _lifetime(settings: Settings, tasks: Tasks, app: web.Application) -> AsyncIterator[None]:
+    """Start everything, and in the end stop it the other way round."""
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(data_folder(settings.data_dir))
+        app[SECRET] = signing_secret(settings.secret, folder)
+        database = Database(database_url(settings.database()))
+        stack.push_async_callback(database.close)
+        await database.open()
+        store = Store(database)
+        stack.push_async_callback(store.close)
+        tokens = Tokens(database)
+        app[ACCOUNTS] = configured_accounts(settings, tokens)
+        saves = Saves(store.finish, FileSpool(folder / "spool"), tasks, shared=settings.redis_url is not None)
+        catalog = Catalog([_server(server, settings) for server in await _model_servers(settings, stack)])
+        stack.push_async_callback(catalog.close)
+        webhook = _webhook(settings, stack)
+        stack.push_async_callback(tasks.drain, _SAVES_S)
+        stack.callback(saves.close)
+        app[METRICS] = metrics = Metrics()
+
+        def tell(told: Told) -> None:
+            log_ended(told)
+            if webhook is not None:
+                webhook.tell(told)
+
+        def on_ended(run: Run[bytes]) -> None:
+            if not run.withdrawn:  # else it is another node's to tell
+                metrics.ended(run)
+                tell(told_of_run(run))
+
+        runs: Runs[bytes] = Runs(_limits(settings), tasks=tasks, on_ended=on_ended)
+        nodes = Nodes(database)
+        if settings.redis_url is None:
+            elsewhere = await alone(store, nodes, saves)
+        else:
+            elsewhere = await among_others(settings, folder, runs, store, nodes, saves, tell, tasks, stack)
+        metrics.read_off(runs, saves, webhook, elsewhere)
+        stack.callback(Lag(metrics.loop_lag.observe).stop)
+        toolbox = await _toolbox(settings, store, stack)
+        turns = Turns(store, catalog, toolbox, _agent_limits(settings), saves, tasks)
+        app[SERVICE] = Service(runs, store, turns, elsewhere)
+        app[COMPARES] = Compares(app[SERVICE], pane_expiry_s=settings.pane_expiry_s)
+        app[GUARD] = Guard(tokens.revoked)
+        watching = tasks.spawn(app[GUARD].watch())
+        stack.callback(watching.cancel)
+        yield
 
 
 async def create_runner(settings: Settings | None = None) -> web.AppRunner:
