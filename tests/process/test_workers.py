@@ -65,11 +65,12 @@ class Workers(Process):
 
 
 def _is_alive(pid: int) -> bool:
+    """Whether any thread of it is: the first may be a zombie while another one still holds the sockets open."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"  # its sockets are closed before it is a zombie
+        threads = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):  # one of them is just going
+        return True
+    return any(stat.rpartition(")")[2].split()[0] not in "ZX" for stat in threads)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
