@@ -8,7 +8,7 @@ import logging.config
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 from aiohttp import web
 from pydantic import HttpUrl
@@ -86,12 +86,17 @@ def create_app(settings: Settings) -> web.Application:
     app[RATES] = Rates(settings.requests_per_minute)
     app[PULSE] = Pulse(settings.ping_interval_s)
     add_routes(app, ROUTES)
-    app[ops.OPENAPI] = describe(ROUTES)
+    app[ops.OPENAPI] = _openapi()
     app.cleanup_ctx.append(partial(_lifetime, settings, tasks))
     app.cleanup_ctx.append(rendering)
     # Before the server's own shutdown, which would cancel handlers a second time, in the middle of their saves.
     app.on_shutdown.append(drain)
     return app
+
+
+@cache  # it takes as long as all else in making an application
+def _openapi() -> bytes:
+    return describe(ROUTES)
 
 
 async def _lifetime(settings: Settings, tasks: Tasks, app: web.Application) -> AsyncIterator[None]:
