@@ -66,13 +66,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    from odysseus.settings import Settings
+
+    settings = Settings.load()  # before all else that has to be imported: a wrong one is said at once
     if arguments.workers is not None:
         from odysseus import workers
 
-        return workers.run(arguments.workers)
+        return workers.run(settings, arguments.workers)
     from odysseus import serving
 
-    serving.run()
+    serving.run(settings)
     return 0
 
 

@@ -25,13 +25,12 @@ _PORT_TROUBLE = (errno.EADDRINUSE, errno.EACCES)
 _BACKLOG = 1024  # connections that wait to be accepted: the default of 128 delays a storm of reconnects by a second
 
 
-def run(*, worker: bool = False) -> None:
-    """Serve with the settings of the environment. Raises `SettingsError`.
+def run(settings: Settings, *, worker: bool = False) -> None:
+    """Serve until a signal. Raises `SettingsError`.
 
     A *worker* shares its port with others, writes a line to stdout when it is ready, and ends when its stdin does:
     whoever has started it is dead then.
     """
-    settings = Settings.load()
     log_to_stderr(settings)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(settings, worker=worker))

@@ -6,10 +6,11 @@ import sys
 
 from odysseus.errors import SettingsError
 from odysseus.serving import run
+from odysseus.settings import Settings
 
 if __name__ == "__main__":
     try:
-        run(worker=True)
+        run(Settings.load(), worker=True)
     except SettingsError as error:
         print(f"odysseus: {error}", file=sys.stderr)
         sys.exit(2)

@@ -33,9 +33,8 @@ _WELL_S = 60.0  # who has worked for so long has not died of its start
 _IN_PEACE = (0, -signal.SIGTERM)  # the second is one that was told to go while it still began
 
 
-def run(count: int) -> int:
+def run(settings: Settings, count: int) -> int:
     """Keep *count* workers until SIGTERM or SIGINT; return the exit code. Raises `SettingsError`."""
-    settings = Settings.load()
     if count < 1:
         raise SettingsError(_OPTION, f"needs at least 1 (got {count})")
     if settings.redis_url is None:
