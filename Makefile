@@ -10,14 +10,15 @@ N ?= 5000
 run: $(VENV)/run
 	@exec $(BIN)/python app.py
 
-# Most tests wait for a real process, not for a processor: three at a time suit two cores. The last two, of hundreds of
-# runs at three nodes that are taken for dead when they are slow, have the machine to themselves.
+# Hundreds of runs at three nodes, which are taken for dead when they are slow, have the machine to themselves. Most of
+# the others wait for a real process, not for a processor: four at a time suit two cores. They stay in their order, as
+# what a package shares is made again by each worker that comes back to it.
 test: $(VENV)/dev
 	@.ci/system-packages postgresql redis-server iproute2 nginx-light chromium systemd
 	@command -v npm >/dev/null || .ci/system-packages nodejs npm
 	@$(MAKE) --no-print-directory tests/page/node_modules
-	$(BIN)/pytest -n 3 --dist loadfile --ignore tests/faults/test_faults.py
 	$(BIN)/pytest tests/faults/test_faults.py
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/faults/test_faults.py
 
 # What tests the page's accessibility. Without npm those tests are skipped, and say so.
 tests/page/node_modules: tests/page/package-lock.json
