@@ -13,7 +13,7 @@ import orjson
 from typing_extensions import TypedDict  # pydantic reads only this one before Python 3.12
 
 from odysseus import sse
-from odysseus.replay import END, event_id
+from odysseus.replay import END, SNAPSHOT, event_id
 from odysseus.states import Status, StopReason
 
 __all__ = [
@@ -211,4 +211,4 @@ def last_frame_of_lost(run_id: str, ended: Ended) -> bytes:
 
 def snapshot_frames(run_id: str, snapshot: Snapshot, ended: Ended) -> bytes:
     """Return the stream that stands in for a run whose frames are gone."""
-    return sse.encode(orjson.dumps(snapshot)) + last_frame_of_lost(run_id, ended)
+    return sse.encode(orjson.dumps(snapshot), event_id(run_id, SNAPSHOT)) + last_frame_of_lost(run_id, ended)

@@ -11,14 +11,16 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import Any, Generic, TypeVar
 
-__all__ = ["END", "Frame", "Log", "event_id", "next_seq"]
+__all__ = ["END", "SNAPSHOT", "Frame", "Log", "event_id", "next_seq"]
 
 Frame = TypeVar("Frame", bytes, str)
 
 _BLOCK = 32  # frames
 _SMALL = 32 * 1024  # bytes of a block; a larger one holds large frames, and would take long to compress
 
-END = "end"  # `<run_id>.end` closes a snapshot, whose frames have no numbers
+SNAPSHOT, END = "snapshot", "end"
+"""Stand in event ids where a snapshot stands in for the frames and their numbers. Whoever comes back with the first
+one gets everything again: with the id that it had before, another node could give it the frames that follow that."""
 
 
 class _Block(Generic[Frame]):

@@ -93,23 +93,30 @@ class Transcript:
         """Set by the run's last event."""
         self._seen = -1
         """The number of the last event that was taken."""
+        self._whole = False
+        """A snapshot has told all that was said."""
         self._shown: dict[str, list[str]] = {"text": [], "reasoning": []}
         self._tools: set[tuple[str, str]] = set()
         """The kinds and call ids of the calls and results that were shown."""
 
     @property
     def last_event_id(self) -> str | None:
+        if self._whole:
+            return f"{self.run_id}.snapshot"
         return None if self._seen < 0 else f"{self.run_id}.{self._seen}"
 
     def take(self, event: Event) -> Sequence[Output]:
         """Return what *event* adds. What was taken before adds nothing, nor does a type that a newer service has."""
         if event.data == _DONE or not self._is_new(event.last_event_id):
             return ()
-        return tuple(self._outputs(orjson.loads(event.data)))
+        payload = orjson.loads(event.data)
+        if self._whole and payload.get("type") not in ("error", "ended"):
+            return ()
+        return tuple(self._outputs(payload))
 
     def _is_new(self, event_id: str) -> bool:
         run_id, _, seq = event_id.rpartition(".")
-        if not seq.isdecimal():  # a snapshot has no id, and the `ended` after it no number
+        if not seq.isdecimal():  # of a snapshot, or the `ended` after it
             return run_id in ("", self.run_id)
         if run_id != self.run_id or int(seq) <= self._seen:
             return False
@@ -128,6 +135,7 @@ class Transcript:
                 yield Approval(call_id, f"allow {_visible(name)}({_visible(_json(arguments))})?")
             case {"type": "snapshot", "parts": list(parts)}:
                 yield from self._missing(parts)
+                self._whole = True
             case {"type": "error", "code": str(code), "message": str(message)}:
                 yield Show(Kind.PROBLEM, one_line(f"{message} ({code})"))
             case {"type": "ended"}:

@@ -96,7 +96,7 @@ def test_the_last_frame_closes_the_stream() -> None:
 
 def test_snapshot_frames() -> None:
     assert snapshot_frames("run_1", PARTIAL, COMPLETE) == (
-        b"data: " + PARTIAL_JSON + b"\n\nid: run_1.end\ndata: " + COMPLETE_JSON + b"\n\n" + DONE
+        b"id: run_1.snapshot\ndata: " + PARTIAL_JSON + b"\n\nid: run_1.end\ndata: " + COMPLETE_JSON + b"\n\n" + DONE
     )
 
 

@@ -22,7 +22,8 @@ def test_a_snapshot_stands_in_for_an_ended_answer() -> None:
     snapshot, ended, done = Decoder().feed(snapshot_of(STOPPED))
     assert b'"content":"Hello"' in snapshot.data
     assert b'"stop_reason":"user_stop"' in ended.data
-    assert (snapshot.last_event_id, ended.last_event_id, done.data) == ("", "run_1.end", b"[DONE]")
+    assert (snapshot.last_event_id, ended.last_event_id) == ("run_1.snapshot", "run_1.end")
+    assert done.data == b"[DONE]"
 
 
 def test_there_is_no_snapshot_of_what_has_not_ended() -> None:

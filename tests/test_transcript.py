@@ -42,7 +42,8 @@ def text_part(text: str, kind: str = "text") -> dict[str, Any]:
 
 def snapshot(*parts: dict[str, Any]) -> Event:
     content = "".join(part["text"] for part in parts if part["type"] == "text")
-    return event({"type": "snapshot", "content": content, "reasoning": "", "parts": parts, "status": "done"})
+    payload = {"type": "snapshot", "content": content, "reasoning": "", "parts": parts, "status": "done"}
+    return event(payload, f"{RUN}.snapshot")
 
 
 ENDED = {"type": "ended", "status": "done", "stop_reason": None, "usage": None, "timings": None}
@@ -139,7 +140,7 @@ def test_the_cursor() -> None:
     transcript.take(SAID[0])
     assert transcript.last_event_id == f"{RUN}.0"
     transcript.take(snapshot())
-    assert transcript.last_event_id == f"{RUN}.0"
+    assert transcript.last_event_id == f"{RUN}.snapshot"
 
 
 # Snapshots
@@ -188,6 +189,15 @@ def test_the_end_after_a_snapshot() -> None:
     transcript.take(snapshot())
     transcript.take(event({**ENDED, "status": "interrupted", "stop_reason": "node_lost"}, f"{RUN}.end"))
     assert transcript.ending == Ending("interrupted", "node_lost", None, None)
+
+
+def test_all_frames_after_a_snapshot() -> None:
+    """It was cut off before its end, and the next node has the frames."""
+    transcript = Transcript(RUN)
+    first = shown(transcript, SAID[:2])
+    assert first + shown(transcript, [snapshot(text_part("abcd")), *SAID]) == "abcd"
+    transcript.take(event(ENDED, f"{RUN}.{len(SAID)}"))
+    assert transcript.ending == Ending("done", None, None, None)
 
 
 # The last line

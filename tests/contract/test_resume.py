@@ -13,7 +13,9 @@ from tests.process.models import Cue, Models, words
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="session")]
 
 HEADER_OR_QUERY = pytest.mark.parametrize("how", ["header", "query"])
-SEEN = pytest.mark.parametrize("seen", ["none", "first", "middle", "last", "of another run", "never given out"])
+SEEN = pytest.mark.parametrize(
+    "seen", ["none", "first", "middle", "last", "of another run", "never given out", "a snapshot's"]
+)
 
 
 def id_of(seen: str, ids: list[str], run_id: str) -> tuple[str | None, int]:
@@ -26,6 +28,7 @@ def id_of(seen: str, ids: list[str], run_id: str) -> tuple[str | None, int]:
         "last": (ids[-1], len(ids)),
         "of another run": ("run_0123456789.3", 0),
         "never given out": (f"{run_id}.9999", 0),
+        "a snapshot's": (f"{run_id}.snapshot", 0),
     }[seen]
 
 

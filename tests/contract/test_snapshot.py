@@ -39,7 +39,7 @@ async def test_a_snapshot(api: Api, models: Models) -> None:
     snapshot, ended, done = await again.rest()
     assert (again.run_id, again.session_id) == (first.run_id, first.session_id)
     answer = await api.answer(first.session_id)
-    assert json.loads(snapshot.removeprefix(b"data: ")) == {
+    assert json.loads(snapshot.removeprefix(b"id: %b.snapshot\ndata: " % first.run_id.encode())) == {
         "type": "snapshot",
         **{name: answer[name] for name in ("content", "reasoning", "parts", "status")},
     }
@@ -56,9 +56,10 @@ async def test_who_has_seen_it_gets_nothing_more(api: Api, models: Models) -> No
     first = await forgotten(api, models)
     for last_event_id in (first.last_id, f"{first.run_id}.end"):
         assert await api.back_status(first.session_id, last_event_id) == 204
-    again = await api.back(first.session_id, first.ids[0])
-    await again.rest()
-    assert again.kinds == ["snapshot", "ended"]
+    for last_event_id in (first.ids[0], f"{first.run_id}.snapshot"):
+        again = await api.back(first.session_id, last_event_id)
+        await again.rest()
+        assert again.kinds == ["snapshot", "ended"]
 
 
 async def test_a_retried_request_gets_it_too(api: Api, models: Models) -> None:

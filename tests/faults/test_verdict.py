@@ -28,7 +28,7 @@ WHOLE = [
     frame(4, "ended", **ENDED),
     encode(b"[DONE]"),
 ]
-SNAPSHOT = [frame(None, "snapshot", content=SAID), frame("end", "ended", **ENDED), encode(b"[DONE]")]
+SNAPSHOT = [frame("snapshot", "snapshot", content=SAID), frame("end", "ended", **ENDED), encode(b"[DONE]")]
 
 
 def watched(frames: Sequence[bytes], *, left: bool = False) -> Watched:
@@ -55,7 +55,7 @@ GOOD: dict[str, Sequence[bytes]] = {
     "uncut": WHOLE,
     "a snapshot": SNAPSHOT,
     "begun anew": [*WHOLE[:3], *WHOLE],
-    "a snapshot in the middle": [*WHOLE[:3], frame(None, "snapshot", content="one two "), *WHOLE[3:]],
+    "a snapshot in the middle": [*WHOLE[:3], frame("snapshot", "snapshot", content="one two "), *WHOLE[3:]],
     "begun anew behind a snapshot": [*WHOLE[:2], *SNAPSHOT[:1], *WHOLE],
 }
 
@@ -78,7 +78,7 @@ def test_a_stream_is_followed_like_an_event_source() -> None:
     stream = watched(WHOLE[:3])
     assert (stream.last_event_id, stream.text) == ("run-1.2", "one two ")
     stream.take(SNAPSHOT[0])
-    assert (stream.last_event_id, stream.text, stream.frames) == ("run-1.2", SAID, {})
+    assert (stream.last_event_id, stream.text, stream.frames) == ("run-1.snapshot", SAID, {})
     stream.take(SNAPSHOT[1])
     assert (stream.last_event_id, stream.over) == ("run-1.end", False)
 
@@ -95,7 +95,10 @@ BAD_STREAMS: dict[str, tuple[Watched, str]] = {
     ),
     "other bytes": (watched([WHOLE[0].replace(b'"started"', b'"started" '), *WHOLE[1:]]), "other bytes"),
     "another text": (watched([*WHOLE[:3], frame(3, "delta", text="three"), *WHOLE[4:]]), "13 characters, stored are"),
-    "another snapshot": (watched([frame(None, "snapshot", content="one"), *SNAPSHOT[1:]]), "3 characters, stored are"),
+    "another snapshot": (
+        watched([frame("snapshot", "snapshot", content="one"), *SNAPSHOT[1:]]),
+        "3 characters, stored are",
+    ),
     "left with something else": (watched([WHOLE[0], frame(1, "delta", text="two")], left=True), "left with 'two'"),
 }
 

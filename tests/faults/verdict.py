@@ -82,7 +82,7 @@ class Watched:
             self.broken.append(f"got a frame of {run_id}")
             return False
         self.last_event_id = event_id
-        if seq == "end":
+        if seq in ("snapshot", "end"):
             return True
         number = int(seq)
         if number == 0 and self._next != 0:

@@ -133,10 +133,18 @@ test("a snapshot replaces what came before", async () => {
     status: "interrupted",
   };
   const over = { ...ended, status: "interrupted", stop_reason: "node_lost" };
-  const again = stream(frame(snapshot) + frame(over, "run.end") + DONE);
+  const again = stream(frame(snapshot, "run.snapshot") + frame(over, "run.end") + DONE);
   const { client } = clientOf(stream(frames().slice(0, 500), { breaks: true }), again);
   const { answer } = await read(client.chat({ message: "Hi" }));
   assert.deepEqual([answer.text, answer.status, answer.stopReason], ["G", "interrupted", "node_lost"]);
+});
+
+test("frames replace a snapshot that was cut off before its end", async () => {
+  const snapshot = { type: "snapshot", content: TEXT, reasoning: "", parts: [{ type: "text", text: TEXT }] };
+  const cut = stream(frame(snapshot, "run.snapshot"), { breaks: true });
+  const { client, calls } = clientOf(stream(frames().slice(0, 500), { breaks: true }), cut, stream(frames()));
+  const { answer } = await read(client.chat({ message: "Hi" }));
+  assert.deepEqual([calls[2].headers["Last-Event-ID"], answer.text], ["run.snapshot", TEXT]);
 });
 
 test("a start whose answer got lost is sent again under the same id", async () => {

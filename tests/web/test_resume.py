@@ -184,7 +184,7 @@ async def test_http_1_0(service: Service) -> None:
 def assert_snapshot(stream: Stream, run_id: str, snapshot: dict[str, Any], ended: dict[str, Any]) -> None:
     assert stream.seen == [{"type": "snapshot", **snapshot}, {"type": "ended", **ended}, "[DONE]"]
     snapshot_frame, ended_frame, done = stream.frames
-    assert snapshot_frame.startswith(b'data: {"type":"snapshot"')
+    assert snapshot_frame.startswith(b'id: %b.snapshot\ndata: {"type":"snapshot"' % run_id.encode())
     assert ended_frame.startswith(b"id: %b.end\ndata: " % run_id.encode())
     assert done == b"data: [DONE]\n\n"
 
