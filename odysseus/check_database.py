@@ -8,22 +8,18 @@ from pathlib import Path
 from urllib.parse import quote
 
 import sqlalchemy as sa
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-import odysseus.store
 from odysseus.errors import SettingsError
 from odysseus.store import database_url
+from odysseus.store.revisions import REVISIONS, revision_of
 from odysseus.store.tables import metadata
 
 __all__ = ["look_at_database", "sqlite_file"]
 
 _SETTING = "ODYSSEUS_DATABASE_URL"
-_MIGRATIONS = Path(odysseus.store.__file__).with_name("migrations")
 _CONNECT_S = 5.0
 
 
@@ -69,20 +65,14 @@ def _read_only(url: sa.URL, file: Path) -> sa.URL:
 
 
 def _state(connection: sa.Connection) -> str:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    scripts = ScriptDirectory.from_config(config)
-    head = scripts.get_current_head()
-    known = {script.revision for script in scripts.walk_revisions()}
-    at = MigrationContext.configure(connection).get_current_heads()
-    if newer := set(at) - known:
-        made_by = f"was made by a newer Odysseus (revision {', '.join(newer)})"
-        raise SettingsError(_SETTING, f"the database {made_by}; upgrade the service")
-    if head in at:
+    at, head = revision_of(connection), REVISIONS[-1]
+    if at not in {None, *REVISIONS}:
+        raise SettingsError(_SETTING, f"the database was made by a newer Odysseus (revision {at}); upgrade the service")
+    if at == head:
         return f"is up to date, at revision {head}"
     if not at and (taken := sorted(set(sa.inspect(connection).get_table_names()) & metadata.tables.keys())):
         raise SettingsError(_SETTING, f"the database has somebody else's tables: {', '.join(taken)}; name another one")
     may_create = sa.text("SELECT has_schema_privilege(current_schema(), 'CREATE')")
     if connection.dialect.name == "postgresql" and not connection.scalar(may_create):
         raise SettingsError(_SETTING, "its user may not make tables: GRANT CREATE ON SCHEMA to that user")
-    return f"is at revision {at[0]}, would be brought to {head}" if at else "is empty, its tables would be made"
+    return f"is at revision {at}, would be brought to {head}" if at else "is empty, its tables would be made"

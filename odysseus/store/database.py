@@ -14,21 +14,17 @@ from typing import Any, TypeVar
 
 import orjson
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from odysseus.errors import SettingsError, StoreError
+from odysseus.store.revisions import REVISIONS, revision_of, upgrade
 from odysseus.tasks import Tasks, look_at
 
 __all__ = ["Database", "database_url"]
 
 _SETTING = "ODYSSEUS_DATABASE_URL"
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
-_MIGRATIONS = Path(__file__).with_name("migrations")
 _MIGRATION_LOCK = 0x0D155E05  # any number that nobody else uses
 _CLOSE_S = 5.0
 _CONNECT_S = 5.0
@@ -151,16 +147,13 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 def _migrate(connection: sa.Connection) -> None:
     if connection.dialect.name == "postgresql":  # two services that start at once: one migrates, the other waits for it
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    for revision in MigrationContext.configure(connection).get_current_heads():
-        if revision not in known:
-            raise SettingsError(
-                _SETTING, f"the database was made by a newer Odysseus (revision {revision}); upgrade the service"
-            )
-    command.upgrade(config, "head")
+    revision = revision_of(connection)
+    if revision not in {None, *REVISIONS}:
+        raise SettingsError(
+            _SETTING, f"the database was made by a newer Odysseus (revision {revision}); upgrade the service"
+        )
+    if revision != REVISIONS[-1]:
+        upgrade(connection)
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 
-import odysseus.store
 from odysseus.messages import Found, Mode, Role
 from odysseus.states import Status
 from odysseus.store import Database, Store, database_url, search
+from odysseus.store.revisions import upgrade
 from tests.store.conftest import Postgres
 from tests.store.test_store import DONE, FINAL, turn
 
@@ -255,10 +253,7 @@ async def test_messages_from_before_the_index(url: str) -> None:
     database = Database(database_url(url))
 
     def first_migration(connection: sa.Connection) -> None:
-        config = Config()
-        config.set_main_option("script_location", str(Path(odysseus.store.__file__).with_name("migrations")))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+        upgrade(connection, "0001")
         time = {"time": datetime(2025, 1, 1)}
         session = "INSERT INTO sessions (id, created_at, updated_at) VALUES ('ses_1', :time, :time)"
         connection.execute(sa.text(session), time)

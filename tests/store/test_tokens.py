@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from odysseus.accounts.api_tokens import ApiTokens, StoredToken, new_token
 from odysseus.errors import StoreError, Unauthorized
 from odysseus.messages import now
-from odysseus.store import Database, database_url, migrations
+from odysseus.store import Database, database_url
+from odysseus.store.revisions import upgrade
 from odysseus.store.tokens import Tokens
 from tests.store.test_store import near_now
 from tests.waiting import soon
@@ -106,14 +104,8 @@ async def test_a_database_that_fails(url: str) -> None:
 async def test_what_was_there_before_belongs_to_nobody(url: str) -> None:
     old = Database(database_url(url))
 
-    def migrate_to_0002(connection: sa.Connection) -> None:
-        config = Config()
-        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0002")
-
     async def work(connection: AsyncConnection) -> None:
-        await connection.run_sync(migrate_to_0002)
+        await connection.run_sync(upgrade, "0002")
         time = (now() - timedelta(days=1)).replace(tzinfo=None)
         for statement in (
             "INSERT INTO sessions (id, title, created_at, updated_at) VALUES ('ses_old', 'T', :time, :time)",
