@@ -180,12 +180,12 @@ async def test_a_bomb_is_not_unpacked() -> None:
 
 
 async def test_html_that_would_take_hours_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("odysseus.tools.fetch_url._PARSING_CPU_S", 0.1)
+    monkeypatch.setattr("odysseus.tools.page_text._PARSING_CPU_S", 0.1)
     assert "too large" in await soon(error_of(fetched_body("<!--" * 490_000, "text/html")))
 
 
 async def test_html_of_too_many_elements_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("odysseus.tools.fetch_url._ELEMENTS", 20)
+    monkeypatch.setattr("odysseus.tools.page_text._ELEMENTS", 20)
     assert await fetched_body("<b>x</b>" * 20, "text/html") == "x" * 20
     assert "too large" in await error_of(fetched_body("<b>x</b>" * 21, "text/html"))
 
