@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from odysseus.alone import Alone
 from odysseus.approvals import Verdict
-from odysseus.cluster.following import Followed
-from odysseus.elsewhere import Alone
+from odysseus.cluster.followed import Followed
 from odysseus.errors import InvalidField, NotFound, NotStarted, RunExists
 from odysseus.feed import Feed
 from odysseus.generation import Generation

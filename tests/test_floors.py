@@ -24,6 +24,7 @@ FLOORS = (
     ("agent", "runs"),
     ("generation", "cluster"),
     ("stream_status", "turns", "snapshots"),
+    ("alone",),
     ("elsewhere", "receipt", "told"),
     ("service", "webhook", "ended_line", "nodes"),
     ("compares", "audit"),
@@ -77,7 +78,7 @@ def test_imports_go_down(path: Path) -> None:
         (("agent", "approvals", "conversation"), {"aiohttp", "mcp", "odysseus.runs", "odysseus.store", "odysseus.web"}),
         (("tools",), {"odysseus.store", "odysseus.upstream", "odysseus.runs", "odysseus.web", "sqlalchemy"}),
         (("cluster",), {f"odysseus.{room}" for room in ("store", "upstream", "generation", "web")} | {"aiohttp"}),
-        (("service", "compares", "elsewhere"), {"aiohttp", "aiohttp_sse", "mcp"}),
+        (("service", "compares", "alone", "elsewhere"), {"aiohttp", "aiohttp_sse", "mcp"}),
         (("upstream",), {"odysseus.store", "sqlalchemy"}),
         (("store",), {"odysseus.upstream", "aiohttp"}),
         (

@@ -1,5 +1,1 @@
-"""Several nodes behind one service: see `cluster`."""
-
-from odysseus.cluster.cluster import Cluster, Figures
-
-__all__ = ["Cluster", "Figures"]
+"""Several nodes behind one service: see `cluster`. One without others loads no more of it than what has no Redis."""

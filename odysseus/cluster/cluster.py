@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from odysseus.cluster.connections import UNREACHABLE
-from odysseus.cluster.following import Followed, Following
+from odysseus.cluster.figures import Figures
+from odysseus.cluster.followed import Followed
+from odysseus.cluster.following import Following
 from odysseus.cluster.lost import Lost
 from odysseus.cluster.membership import Beat, Membership, Register
 from odysseus.cluster.mirror import Mirror
@@ -27,27 +28,13 @@ from odysseus.runs import Runs
 from odysseus.states import Status, StopReason
 from odysseus.tasks import Tasks
 
-__all__ = ["Cluster", "Figures", "Places"]
+__all__ = ["Cluster", "Places"]
 
 _log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0  # between looks at the store, where no log tells of an end
 _TELL_WATCHED_S = 0.5  # for so long, what changes is told together
 _FLUSH_S = 5.0  # what the logs get at the end, before the process goes
-
-
-class Figures(NamedTuple):
-    """What an operator may want to know; the defaults are true of a node without others."""
-
-    reached: bool | None = None
-    """Redis answers; None where there is none."""
-    nodes: int = 1
-    behind: int = 0
-    """Runs of this node that wait to be written to Redis."""
-    followed: int = 0
-    """Runs of other nodes that are followed here."""
-    errors: Mapping[str, int] = MappingProxyType({"write": 0, "read": 0, "letter": 0})
-    """What Redis failed, since the start."""
 
 
 class Places(Register, Protocol):

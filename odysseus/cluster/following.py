@@ -8,14 +8,15 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from odysseus.cluster.connections import UNREACHABLE
-from odysseus.cluster.streams import START, Entry, Place, Streams, inbox_of, log_entry, log_of
+from odysseus.cluster.entries import START, Entry, log_entry
+from odysseus.cluster.followed import BEHIND_S, Followed
+from odysseus.cluster.streams import Streams, inbox_of, log_of
 from odysseus.errors import StoreError
-from odysseus.feed import Feed
 from odysseus.messages import Message, now
 from odysseus.states import Status
 from odysseus.tasks import Tasks
 
-__all__ = ["Followed", "Following"]
+__all__ = ["Following"]
 
 _log = logging.getLogger(__name__)
 
@@ -24,68 +25,7 @@ _LATE_S = 3.0  # beyond that time, an answer won't come: the connection is dead
 _PAUSE_S = 0.5  # after a failure
 _REST_S = 20e-6  # after each read, for each run: a read names all of them, and would be made for every token of any
 _LINGER_S = 10.0  # of a copy that nobody reads: clients come back
-_BEHIND_S = 2.0  # a copy is some milliseconds behind
-_LONGEST_SEQ = 18  # digits
 _LOOK_S = 5.0  # between two looks whether what stands still has ended without a word
-
-
-class Followed(Feed[bytes]):
-    """A run of another node, as far as its log has come here."""
-
-    def __init__(self, message: Message, on_watched: Callable[[Followed], None]) -> None:
-        assert message.run_id is not None
-        super().__init__(message.run_id, message.session_id)
-        self.message = message
-        """The answer that the run makes, as it was stored when the copy was begun."""
-        self.cursor = START
-        self._numbered = 0
-        self.suspect = False  # was found to have ended, when its log had no end yet
-        self._on_watched = on_watched
-
-    @property
-    def numbered(self) -> int:
-        return self._numbered  # the end of a lost node's run has none
-
-    def joined(self) -> int:
-        number = super().joined()
-        self._on_watched(self)
-        return number
-
-    def left(self, number: int) -> None:
-        super().left(number)
-        self._on_watched(self)
-
-    async def reach(self, last_event_id: str | None) -> None:
-        """Wait a moment for the frame that somebody has seen already: its owner was quicker than this copy."""
-        named, _, seq = (last_event_id or "").rpartition(".")
-        if named == self.id and seq.isascii() and seq.isdigit() and len(seq) < _LONGEST_SEQ:
-            try:
-                async with asyncio.timeout(_BEHIND_S):
-                    while self._numbered <= int(seq) and not self.over:
-                        await self.changed()
-            except TimeoutError:
-                pass  # it was never given out, or Redis is away: the client gets all there is
-
-    def take(self, entry: Entry) -> bool:
-        """Add what *entry* brings; False when frames are missing."""
-        self.cursor = entry.id
-        if entry.place is Place.FRAMES:
-            start = entry.total - len(entry.frames)
-            if start > self._numbered:
-                return False
-            for frame in entry.frames[self._numbered - start :]:
-                self.append(frame)
-            self._numbered = max(self._numbered, entry.total)
-        elif entry.place is not Place.FENCE and not self.ended.is_set():
-            lacking = entry.place is Place.END_OF_LOST and not entry.frames
-            if lacking or entry.total != self._numbered:  # or we have more: Redis had lost it, and nobody gave it back
-                return False
-            for frame in entry.frames:
-                self.append(frame)
-            self.log.close()
-            self.ended.set()
-            self.wake()
-        return True
 
 
 class Following:
@@ -162,10 +102,10 @@ class Following:
     async def _ends_soon(self, followed: Followed) -> bool:
         """Wait a moment for the end of the log, if there is any of it: the answer may have been stored just before."""
         just_now = (
-            followed.message.ended_at is not None and (now() - followed.message.ended_at).total_seconds() < _BEHIND_S
+            followed.message.ended_at is not None and (now() - followed.message.ended_at).total_seconds() < BEHIND_S
         )
         try:
-            async with asyncio.timeout(_BEHIND_S):
+            async with asyncio.timeout(BEHIND_S):
                 while (just_now or len(followed.log)) and not followed.over:
                     await followed.changed()
         except TimeoutError:

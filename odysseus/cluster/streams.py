@@ -1,28 +1,20 @@
-"""The logs of the runs as Redis Streams, and the nodes' inboxes: keys, entries, and the rules between writers.
+"""The logs of the runs as Redis Streams, and the nodes' inboxes: keys, and the rules between writers.
 
-A log's entries are `0-<n>`: the run had *n* frames when it was written. Whatever is written twice is so refused, and a
-writer learns how far Redis has got, be it ahead of what the writer knows or, after a restart, behind. What ends a log
-stands above all these, where no frame can follow it: `1-<n>` its owner's end, `2-0` the fence of a node that ends the
-run of a lost one, `3-<n>` that one's end.
+See `entries` for what a log's are.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
-from enum import IntEnum
 from hashlib import sha1
-from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 from redis.exceptions import NoScriptError
 
 from odysseus.cluster.connections import AnyRedis, close
+from odysseus.cluster.entries import START, Entry, Place, log_entry, sizes_of
 
-__all__ = ["ENDED", "START", "TAKEN", "Entry", "Place", "Streams", "Write", "inbox_of", "log_entry", "log_of"]
-
-START = "0-0"
-"""The cursor before the first entry."""
+__all__ = ["ENDED", "TAKEN", "Streams", "Write", "inbox_of", "log_of"]
 
 # All keys share a hash slot: only so does a Redis Cluster take one reading command over many of them.
 _LOG = "{odysseus}:log:%s"
@@ -35,15 +27,6 @@ _UNBORN_S = 60
 _AT_ONCE = 100  # entries of one stream in one answer, each up to about 256 KB
 
 
-class Place(IntEnum):
-    """The first part of an entry's id."""
-
-    FRAMES = 0
-    END = 1
-    FENCE = 2
-    END_OF_LOST = 3
-
-
 class Write(NamedTuple):
     """What is to be added to a log, and how many frames its writer believes to be there."""
 
@@ -52,14 +35,6 @@ class Write(NamedTuple):
     frames: Sequence[bytes]
     ended: bool
     keep_s: int
-
-
-class Entry(NamedTuple):
-    id: str
-    place: Place
-    total: int
-    """How many frames the log has with these, an end not counted."""
-    frames: Sequence[bytes]
 
 
 # Returns how many frames the log has now; -1 when it has the owner's end, -2 when it is somebody else's by now.
@@ -127,7 +102,7 @@ class Streams:
     async def _run_all(self, writes: Sequence[Write]) -> list[Any]:
         pipeline = self._client.pipeline(transaction=False)
         for write in writes:
-            sizes = struct.pack(f"<{len(write.frames)}I", *map(len, write.frames))
+            sizes = sizes_of(write.frames)
             pipeline.execute_command(  # queued here, awaited below; a Redis Cluster's pipeline has no `evalsha`
                 "EVALSHA", _APPEND_SHA, 1, log_of(write.log_id), write.after, write.after + len(write.frames), sizes,
                 b"".join(write.frames), int(write.ended), write.keep_s,
@@ -157,7 +132,7 @@ class Streams:
     async def _append_place(self, log_id: str, entry_id: str, frames: Sequence[bytes], keep_s: int) -> None:
         key = log_of(log_id)
         pipeline = self._client.pipeline(transaction=False)
-        sizes = struct.pack(f"<{len(frames)}I", *map(len, frames))
+        sizes = sizes_of(frames)
         pipeline.xadd(key, {"n": sizes, "f": b"".join(frames)}, id=entry_id)
         pipeline.expire(key, keep_s)
         added, _ = await pipeline.execute(raise_on_error=False)
@@ -201,12 +176,3 @@ def log_of(log_id: str) -> str:
 
 def inbox_of(node: str) -> str:
     return _INBOX % node
-
-
-def log_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> Entry:
-    place, count = (int(part) for part in entry_id.split(b"-"))
-    sizes = fields[b"n"]
-    ends = accumulate(struct.unpack(f"<{len(sizes) // 4}I", sizes))
-    joined = fields.get(b"f", b"")
-    frames = [joined[start:end] for start, end in pairwise((0, *ends))]
-    return Entry(entry_id.decode(), Place(place), count, frames)

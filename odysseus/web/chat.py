@@ -7,7 +7,7 @@ from dataclasses import asdict
 from aiohttp import web
 
 from odysseus.approvals import Verdict
-from odysseus.cluster.following import Followed
+from odysseus.cluster.followed import Followed
 from odysseus.feed import Feed
 from odysseus.messages import Message
 from odysseus.run import Run

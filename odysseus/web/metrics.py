@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from odysseus.agent import TOOL_ROUNDS
-from odysseus.elsewhere import Alone
+from odysseus.alone import Alone
 from odysseus.run import Run
 from odysseus.runs import Runs
 from odysseus.saves import Saves

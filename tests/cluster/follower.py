@@ -9,7 +9,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from odysseus.cluster.following import Followed, Following
+from odysseus.cluster.followed import Followed
+from odysseus.cluster.following import Following
 from odysseus.cluster.streams import ENDED, Write
 from odysseus.errors import StoreError
 from odysseus.messages import Message, Mode, Role, now

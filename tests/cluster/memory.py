@@ -10,7 +10,8 @@ from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from odysseus.cluster.streams import ENDED, START, TAKEN, Entry, Place, Streams, Write, inbox_of, log_entry, log_of
+from odysseus.cluster.entries import START, Entry, Place, log_entry
+from odysseus.cluster.streams import ENDED, TAKEN, Streams, Write, inbox_of, log_of
 
 __all__ = ["MemoryStreams", "at_work", "frames_of"]
 

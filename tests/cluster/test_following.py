@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from odysseus.cluster.following import Followed
-from odysseus.cluster.streams import Entry, Place
+from odysseus.cluster.entries import Entry, Place
+from odysseus.cluster.followed import Followed
 from odysseus.feed import Reader
 from odysseus.messages import now
 from odysseus.states import Status

@@ -10,9 +10,10 @@ import orjson
 import pytest
 
 from odysseus.cluster import lost
-from odysseus.cluster.following import Followed
+from odysseus.cluster.entries import Entry, Place
+from odysseus.cluster.followed import Followed
 from odysseus.cluster.lost import Lost, final_of
-from odysseus.cluster.streams import TAKEN, Entry, Place, Write
+from odysseus.cluster.streams import TAKEN, Write
 from odysseus.errors import StoreError
 from odysseus.events import (
     ApprovalRequest,

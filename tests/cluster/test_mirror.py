@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from odysseus.cluster.entries import Place
 from odysseus.cluster.mirror import Mirror
-from odysseus.cluster.streams import Place, Write, log_of
+from odysseus.cluster.streams import Write, log_of
 from odysseus.feed import Feed
 from tests.cluster.memory import MemoryStreams, at_work, frames_of
 from tests.scenes import virtual

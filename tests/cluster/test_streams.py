@@ -11,18 +11,8 @@ from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
 from odysseus.cluster.connections import UNREACHABLE
-from odysseus.cluster.streams import (
-    ENDED,
-    START,
-    TAKEN,
-    Entry,
-    Place,
-    Streams,
-    Write,
-    inbox_of,
-    log_entry,
-    log_of,
-)
+from odysseus.cluster.entries import START, Entry, Place, log_entry
+from odysseus.cluster.streams import ENDED, TAKEN, Streams, Write, inbox_of, log_of
 from tests.cluster.memory import MemoryStreams, frames_of
 from tests.process.redis import Redis
 from tests.waiting import soon
