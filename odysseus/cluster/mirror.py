@@ -117,9 +117,8 @@ class Mirror:
         self._woken.set()
 
     async def _write(self, failures: int) -> None:
-        withdrawn = {mirrored for mirrored in self._live if mirrored.feed.withdrawn}
-        self._live -= withdrawn
-        self._grown -= withdrawn
+        self._live = {mirrored for mirrored in self._live if not mirrored.feed.withdrawn}
+        self._grown &= self._live  # what has left it may have been noted again since
         waiting = list(self._grown)[: 1 if failures else None]  # one is enough to see whether Redis is back
         for start in range(0, len(waiting), _RUNS):
             await self._write_some(waiting[start : start + _RUNS])

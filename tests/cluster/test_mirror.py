@@ -303,6 +303,24 @@ async def test_what_is_withdrawn_is_not_written() -> None:
 
 
 @virtual
+async def test_what_is_withdrawn_during_a_write_is_not_written_after_it() -> None:
+    """Redis may have lost whatever keeps its owner out, and its end would be taken for that of the answer."""
+    stage = Stage()
+    stage.streams.write_s = 1.0
+    async with at_work(stage.mirror.work):
+        feed = stage.run(frames=numbered(0, 3))
+        await asyncio.sleep(0.5)
+        feed.withdraw()
+        await asyncio.sleep(2)
+        stage.run(2, numbered(0, 3))
+        await asyncio.sleep(2)
+        end(feed)
+        await asyncio.sleep(2)
+        assert await stage.places() == [Place.FRAMES]
+        assert (stage.mirror.behind, await stage.mirror.drain(5)) == (0, True)
+
+
+@virtual
 async def test_draining_waits_for_what_is_behind() -> None:
     stage = Stage()
     async with at_work(stage.mirror.work):
