@@ -24,6 +24,7 @@ from aiohttp.test_utils import TestServer
 
 from odysseus.application import create_app
 from odysseus.settings import Settings
+from tests.migrated import lay_tables
 from tests.process.models import Models
 from tests.process.namespaces import SERVER, Wire
 from tests.process.raw_client import LIMIT_S, Client, request, until
@@ -245,6 +246,8 @@ async def serving(
     host = "127.0.0.1" if near is None else SERVER
     at = {"host": host, "open_to_network": near is not None}
     command = [*([] if near is None else near.inside), *([*GUNICORN, f"{host}:0"] if way == "gunicorn" else APP)]
+    if "database_url" not in settings:
+        lay_tables(folder)
     process = await asyncio.to_thread(Process, command, environment(models, folder, at | settings), host)
     if near is not None:
         process.new_socket = near.near_socket
@@ -288,6 +291,7 @@ async def served(models: Models, folder: Path, way: str, **settings: Any) -> Asy
             assert not process.faults, "\n".join(process.faults)
         check_books(folder)
         return
+    lay_tables(folder)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment(models, folder, settings).items():
             patch.setenv(name, value)

@@ -20,6 +20,7 @@ from odysseus.application import create_app
 from odysseus.settings import Settings
 from odysseus.sse import Decoder
 from tests.fake_upstream import FakeUpstream, say
+from tests.migrated import lay_tables
 from tests.waiting import soon
 
 MODELS = ("m", "n")
@@ -221,7 +222,9 @@ async def serve(upstream: FakeUpstream, tmp_path: Path) -> AsyncIterator[Serve]:
                 "upstream_models": MODELS,
                 "drain_s": 0,
             }
-            server = TestServer(create_app(Settings(**(defaults | settings))))
+            chosen = Settings(**(defaults | settings))
+            lay_tables(chosen.data_dir)
+            server = TestServer(create_app(chosen))
             await server.start_server(shutdown_timeout=0.5, access_log=None)
             service = Service(TestClient(server))
             stack.push_async_callback(service.close)
