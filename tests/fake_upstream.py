@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
+
+from tests.listener import Listener
 
 __all__ = ["Exchange", "FakeUpstream", "Script", "breaks", "chunk", "in_turn", "say", "silent", "status", "wants"]
 
@@ -72,10 +75,17 @@ class FakeUpstream:
     """Serves `GET /v1/models` from *models* and runs *script* for each `POST /v1/chat/completions`.
 
     Scripts by model id in `scripts` go before the common one. `exchanges` has every POST, oldest first. With
-    *keep_alive* a connection waits for the next request after each answer.
+    *keep_alive* a connection waits for the next request after each answer. It listens at *sock*, else at a free port.
     """
 
-    def __init__(self, script: Script, models: tuple[str, ...] = ("m",), *, keep_alive: bool = False) -> None:
+    def __init__(
+        self,
+        script: Script,
+        models: tuple[str, ...] = ("m",),
+        *,
+        keep_alive: bool = False,
+        sock: socket.socket | None = None,
+    ) -> None:
         self.script = script
         self.listing: Script = self._list
         """Answers `GET /v1/models`."""
@@ -88,19 +98,16 @@ class FakeUpstream:
         self.accepted = 0
         """Connections there have been."""
         self._arrived = asyncio.Condition()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._sock = sock
+        self._listener = Listener(self._serve)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        self.port = await self._listener.open(self._sock)
         self.url = f"http://127.0.0.1:{self.port}/v1"
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in (tasks := set(self._tasks)):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._listener.close()
 
     async def exchange(self, number: int = 0) -> Exchange:
         """Wait for POST *number*, counted from 0."""
@@ -109,9 +116,6 @@ class FakeUpstream:
         return self.exchanges[number]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         self.connections += 1
         self.accepted += 1
         ahead: bytes | None = b""
@@ -122,8 +126,7 @@ class FakeUpstream:
             pass
         finally:
             self.connections -= 1
-            self._tasks.discard(task)
-            writer.close()
+            writer.close()  # at once: a client that is quick would use the connection again
 
     async def _answer(self, ahead: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes | None:
         """Answer one request, which begins with *ahead*; return the first byte of the next, None if there is none."""

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import socket
 import time
-from typing import Self
 
 from tests.fake_upstream import Exchange, FakeUpstream, Script, chunk, status
 from tests.message_rules import BrokenRule, check_request
@@ -19,20 +18,11 @@ class Models(FakeUpstream):
     """Serves the models `m` and `n`, strictly. A prompt that `plan` has made is answered by its own script."""
 
     def __init__(self, sock: socket.socket | None = None) -> None:
-        super().__init__(self._play, ("m", "n"))
+        super().__init__(self._play, ("m", "n"), sock=sock)
         self.refused: list[str] = []
         """Why requests were refused that no strict provider would take."""
-        self._sock = sock
         self._plans: dict[str, Script] = {}
         self._numbers = itertools.count()
-
-    async def __aenter__(self) -> Self:
-        if self._sock is None:
-            return await super().__aenter__()
-        self._server = await asyncio.start_server(self._serve, sock=self._sock)
-        self.port = self._sock.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/v1"
-        return self
 
     def plan(self, script: Script, beginning: str = "") -> str:
         """Return a prompt of its own for *script*, with a *beginning* that has no empty line."""

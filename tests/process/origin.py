@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Self
+
+from tests.listener import Listener
 
 __all__ = ["Origin", "fine"]
 
@@ -24,18 +27,14 @@ class Origin:
         self.connections = 0
         """How many there have been."""
         self._answer = answer
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener = Listener(self._serve)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        self.port = await self._listener.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in (tasks := set(self._tasks)):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._listener.close()
 
     def header(self, name: str, number: int = -1) -> list[str]:
         """Return every value of a header of request *number*."""
@@ -43,18 +42,10 @@ class Origin:
         return [value.strip() for field, _, value in fields if field.lower() == name.lower()]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         self.connections += 1
-        try:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
             while not writer.is_closing():
                 self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode()[:-4])
                 await reader.readexactly(sum(int(length) for length in self.header("Content-Length")))
                 await self._answer(writer)
                 await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            self._tasks.discard(task)
-            writer.close()

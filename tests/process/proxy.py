@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+
+from tests.listener import Listener
 
 __all__ = ["Proxy", "proxied"]
 
@@ -19,23 +21,17 @@ class Proxy:
         self.port: int = self._place.getsockname()[1]
         self.accepted = 0
         """Connections there have been."""
-        self._server: asyncio.Server | None = None
+        self._listener = Listener(self._serve)
         self._passing = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def connections(self) -> int:
         """Connections that are open now, frozen ones included."""
-        return len(self._tasks)
+        return len(self._listener)
 
     def cut(self) -> None:
         """Close every connection, and refuse new ones."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        for task in self._tasks:
-            if not task.cancelling():  # a second cancel would interrupt what the first one ends
-                task.cancel()
+        self._listener.cut()
 
     def freeze(self) -> None:
         """Pass nothing: no byte, no end and no beginning of a connection, though new ones are taken."""
@@ -44,26 +40,17 @@ class Proxy:
     async def heal(self) -> None:
         """Pass everything, also what was held back; what was cut stays cut."""
         self._passing.set()
-        if self._server is None:
-            self._server = await asyncio.start_server(self._serve, sock=_socket(self.port))
+        if not self._listener.listens:
+            await self._listener.open(_socket(self.port))
 
     async def close(self) -> None:
-        self.cut()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._listener.close()
         self._place.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         self.accepted += 1
-        try:
+        with suppress(OSError):  # one of the ends has gone
             await self._connect(reader, writer)
-        except (OSError, asyncio.CancelledError):
-            pass  # one of the ends has gone, or a cut: nobody waits for this task but `close`
-        finally:
-            writer.transport.abort()
-            self._tasks.discard(task)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._passing.wait()

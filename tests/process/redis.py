@@ -21,7 +21,8 @@ from tests.process.raw_client import LIMIT_S, until
 
 __all__ = ["Redis", "redis_server"]
 
-_BINARY = "redis-server"
+_BINARY = os.environ.get("REDIS_SERVER", "redis-server")
+"""Another one, such as `valkey-server`, is what all tests use then."""
 
 
 class Redis:
