@@ -36,9 +36,11 @@ class Listener:
 
     async def open(self, sock: socket.socket | None = None) -> int:
         """Listen at *sock*, else at a free port of 127.0.0.1; return the port."""
-        sock = sock or socket.create_server(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        self._server = await asyncio.start_server(self._accept, sock=sock)
+        if sock is None:
+            self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        else:
+            self._server = await asyncio.start_server(self._accept, sock=sock)
+        port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     def cut(self) -> None:
