@@ -7,6 +7,7 @@ the run decides how it ended and says so to `closing`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Protocol
@@ -17,7 +18,7 @@ from odysseus.answer import Answer, stopped_results
 from odysseus.approvals import Approvals
 from odysseus.checkpoints import Checkpoints
 from odysseus.conversation import conversation
-from odysseus.errors import AnswerTaken, StreamFailed
+from odysseus.errors import AnswerTaken, StoreError, StreamFailed
 from odysseus.events import Ended, Frames, Part, Started, Timings, UsageCount
 from odysseus.ledger import Event, Ledger
 from odysseus.messages import Admit, Final, Message, Turn, now
@@ -26,6 +27,10 @@ from odysseus.states import Ending, StopReason
 from odysseus.upstream import Ask, Call, Finish, Reasoning, Take, Text, Tokens
 
 __all__ = ["Generation", "Transcript"]
+
+_log = logging.getLogger(__name__)
+
+_PAUSES_S = (0.2, 1.0, 3.0)  # between attempts to read what was said before, after which a turn can't go on
 
 
 class Transcript(Protocol):
@@ -38,7 +43,7 @@ class Transcript(Protocol):
         """
 
     async def history(self, turn: Turn) -> Sequence[Message]:
-        """Return the session's messages before the turn's answer, oldest first."""
+        """Return the session's messages before the turn's answer, oldest first. Raises `StoreError`."""
 
     def checkpoint(self, message_id: str, content: str, reasoning: str, parts: list[Part]) -> asyncio.Future[None]:
         """Overwrite the answer so far, if it is still `streaming`."""
@@ -107,13 +112,13 @@ class Generation:
     async def stream_with_save(self) -> AsyncGenerator[bytes, None]:
         """Yield the answer's frames, each encoded once, and keep checkpoints of it.
 
-        Raises `UpstreamError`. The last save is `closing`'s: it must also happen when this was never started.
+        Raises `StreamFailed`. The last save is `closing`'s: it must also happen when this was never started.
         """
         turn = self.turn
         yield self._frames.encode(
             Started(turn.run_id, turn.session_id, turn.message_id, turn.mode, turn.model, turn.detached)
         )
-        messages = conversation(turn.system, await self._transcript.history(turn))
+        messages = conversation(turn.system, await self._history())
         ask = Ask(model=turn.asked, messages=messages, temperature=turn.temperature, max_tokens=turn.max_tokens)
         self._asked_at = _time()
         self.ledger.add(Event.STARTED)
@@ -125,6 +130,19 @@ class Generation:
         finally:
             self.upstream_closed_at = _time()
             self.ledger.add(Event.UPSTREAM_CLOSED)
+
+    async def _history(self) -> Sequence[Message]:
+        """The turn has been accepted, so a database that has gone since then is waited for."""
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                return await self._transcript.history(self.turn)
+            except StoreError as error:
+                if pause_s is None:
+                    problem = "the database that has the conversation can't be reached; ask again"
+                    raise StreamFailed("store_unavailable", problem) from error
+                _log.warning("run %s waits for its session's messages: %s", self.turn.run_id, error)
+                await asyncio.sleep(pause_s)
+        raise AssertionError  # the last attempt returns or raises
 
     async def closing(self, ending: Ending, failure: BaseException | None) -> list[bytes]:
         """Save the answer, then return the frames that announce its end: results of the calls that have none first.

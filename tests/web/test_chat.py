@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 from typing import Any
+from unittest.mock import AsyncMock
 
 import orjson
 import pytest
 
-from odysseus.errors import InvalidField
+from odysseus.errors import InvalidField, StoreError
 from odysseus.turns import Request
 from odysseus.web.routes import SERVICE
 from tests.fake_upstream import Exchange, FakeUpstream, breaks, chunk, say, silent, status
@@ -273,6 +274,26 @@ async def test_history(service: Service, upstream: FakeUpstream) -> None:
         ("assistant", "part"),
         ("user", "5"),
     ]
+
+
+@pytest.mark.parametrize(("failures", "end"), [(3, ("done", None)), (4, ("error", "internal_error"))])
+async def test_a_database_that_goes_away_after_the_start(
+    service: Service,
+    upstream: FakeUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+    failures: int,
+    end: tuple[str, str | None],
+) -> None:
+    """The run is accepted: it waits for a while, and then says why it can't go on."""
+    store = service.app[SERVICE].store
+    history = AsyncMock(side_effect=[*[StoreError("away")] * failures, []])
+    monkeypatch.setattr(store, "history", history)
+    monkeypatch.setattr("odysseus.generation._PAUSES_S", (0.01,) * 3)
+    stream = await service.chat()
+    assert await stream.ended() == end
+    codes = [event["code"] for event in stream.seen if isinstance(event, dict) and event["type"] == "error"]
+    assert codes == ["store_unavailable"] * (failures - 3)
+    assert (history.await_count, len(upstream.exchanges)) == (4, 4 - failures)
 
 
 async def thinking_only(exchange: Exchange) -> None:
