@@ -92,7 +92,8 @@ async def check_survivor(service: Process, client: Client, said: str, killed_at:
             snapshot, end = again.payloads
             assert (snapshot["type"], snapshot["content"], snapshot["status"]) == ("snapshot", stored, answer["status"])
             assert (end["type"], end["status"], end["message_id"]) == ("ended", answer["status"], answer["id"])
-            assert [event.last_event_id for event in again.events] == ["", *[f"{client.run_id}.end"] * 2]
+            ids = [f"{client.run_id}.{end}" for end in ("snapshot", "end", "end")]
+            assert [event.last_event_id for event in again.events] == ids
             assert (again.events[-1].data, again.complete) == (b"[DONE]", True)
         again.close()
     assert (await service.resume(client.session_id, f"{client.run_id}.end")).status == 204
