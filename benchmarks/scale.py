@@ -240,7 +240,7 @@ def main() -> None:
                 found[name][count].append(value)
     print("| | one node | three nodes |\n|---|---|---|")
     for name, by in found.items():
-        shown = (f"{median(by[count]):,.3g}" if by[count] else "" for count in _COUNTS)
+        shown = (f"{float(f'{median(by[count]):.3g}'):,.10g}" if by[count] else "" for count in _COUNTS)
         print(f"| {name} | {' | '.join(shown)} |")
 
 
