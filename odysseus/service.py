@@ -237,9 +237,7 @@ class Service:
             raise NotFound("session")
         far = await self.elsewhere.stop_session(session_id, lambda: self.runs.stop(session_id))
         answers = await self.elsewhere.ends(far)
-        for run in line:
-            await run.ended.wait()
-        near = [receipt_of_run(run) for run in line]
+        near = [await self._receipt_here(run) for run in line]
         receipts = [await self._receipt(answer) for answer in answers]
         receipts = near + receipts if line and line[0].pulled else receipts + near  # the head's first
         return next((receipt for receipt in receipts if receipt is not None), None)
@@ -255,7 +253,7 @@ class Service:
         await run.ended.wait()
         if isinstance(run.refusal, RunExists):  # another node was quicker with it
             return await self._stop_run_elsewhere(owner, session_id, run_id)
-        return receipt_of_run(run)
+        return await self._receipt_here(run)
 
     async def _stop_run_elsewhere(self, owner: str, session_id: str, run_id: str) -> Receipt | None:
         self.runs.stop_unborn(run_id, owner)
@@ -270,6 +268,15 @@ class Service:
         await self.elsewhere.stop([found])
         [answer] = await self.elsewhere.ends([found])
         return await self._receipt(answer)
+
+    async def _receipt_here(self, run: Run[bytes]) -> Receipt | None:
+        await run.ended.wait()
+        if run.withdrawn:  # another node has ended it, and what that has saved is the answer
+            answer = await self.store.answer_of(run.id, run.owner)
+            if answer is not None and answer.status is Status.STREAMING:
+                [answer] = await self.elsewhere.ends([answer])
+            return await self._receipt(answer)
+        return receipt_of_run(run)
 
     async def _receipt(self, answer: Message | None) -> Receipt | None:
         if answer is None:

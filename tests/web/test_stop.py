@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,6 +67,23 @@ async def test_a_stop(service: Service, upstream: FakeUpstream, script: Script, 
     assert await service.stop(stream.session_id) == {"stopped": False}
     upstream.script = say("Bye")
     assert await (await service.chat(session_id=stream.session_id)).text() == "Bye"
+
+
+@pytest.mark.parametrize("by_run", [False, True])
+async def test_a_run_that_another_node_has_ended(
+    service: Service, upstream: FakeUpstream, tmp_path: Path, by_run: bool
+) -> None:
+    """The receipt is of the answer as it is saved, whatever this node had of it."""
+    upstream.script = say("Hello", done=False)
+    service.app[SERVICE].turns.saves.shared = True
+    stream = await service.chat()
+    await stream.said("Hello")
+    with closing(sqlite3.connect(tmp_path / "data" / "odysseus.db")) as database, database:
+        database.execute("UPDATE messages SET status = 'interrupted', stop_reason = 'node_lost', content = 'He'")
+    receipt = await service.stop(stream.session_id, stream.run_id if by_run else None)
+    assert (receipt["status"], receipt["chars"]) == ("interrupted", 2)
+    answer = await service.answer(stream.session_id)
+    assert (answer["content"], answer["id"]) == ("He", receipt["message_id"])
 
 
 async def test_nothing_to_stop(service: Service) -> None:
