@@ -59,10 +59,10 @@ class Proxy:
         try:
             await asyncio.gather(*ways)
         finally:
+            far.transport.abort()  # before all else: what follows may be cancelled
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            far.transport.abort()
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
