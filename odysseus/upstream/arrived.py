@@ -110,7 +110,7 @@ class Arrived:
             self._offer(self._use)
             return
         self._tell()
-        if self._size > _MAX_AHEAD and not self._paused and self._protocol is not None:
+        if self._size > _MAX_AHEAD and not (self._paused or self._ended) and self._protocol is not None:
             self._paused = True
             self._protocol.pause_reading()
 

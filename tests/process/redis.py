@@ -115,6 +115,8 @@ class Redis:
             try:
                 writer.write(" ".join(words).encode() + b"\r\nPING\r\n")  # whose reply ends what we read
                 return (await reader.readuntil(b"+PONG\r\n")).decode().split("\r\n")
+            except asyncio.IncompleteReadError:
+                raise ConnectionResetError from None
             finally:
                 writer.close()
 

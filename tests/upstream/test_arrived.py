@@ -159,6 +159,26 @@ def test_a_pause_beyond_a_megabyte() -> None:
     run_virtual(main())
 
 
+def test_no_pause_when_the_same_read_brings_the_end() -> None:
+    """aiohttp's parser has no body then that could wait, and the connection may be another answer's."""
+
+    async def main() -> None:
+        wire = Wire()
+        tapped = wire.tapped
+
+        def all_of_it() -> None:
+            wire.parse(b"x" * AHEAD, b"y")
+            wire.content.feed_eof()
+
+        wire.protocol.more = all_of_it
+        tapped.data_received(b"whatever")
+        assert wire.protocol.calls == []
+        assert await rest(wire.arrived) == b"x" * AHEAD + b"y"
+        assert wire.protocol.calls == []
+
+    run_virtual(main())
+
+
 def test_an_error_while_paused() -> None:
     async def main() -> None:
         wire = Wire()
