@@ -60,6 +60,8 @@ class Screen:
         """Ask, after whoever asked before, and return the line that is typed; None at the end of the input."""
         async with self._asking:
             self._break_line()
+            # What was typed before the question isn't the answer to it; what is typed as soon as it stands there, is.
+            termios.tcflush(self._stdin.fileno(), termios.TCIFLUSH)
             self._tell(f"{question} ")
             self._unfinished = Kind.NOTE
             line = await self._typed()
@@ -75,7 +77,6 @@ class Screen:
             if not typed.done():
                 typed.set_result(os.read(fd, 4096))  # a terminal gives a line at a time
 
-        termios.tcflush(fd, termios.TCIFLUSH)  # what was typed before the question isn't the answer to it
         loop.add_reader(fd, read)
         try:
             line = await typed
