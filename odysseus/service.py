@@ -120,11 +120,10 @@ class Service:
     async def _joined(self, request: Request) -> Run[bytes] | Followed | Message | None:
         if request.run_id is None:
             return None
-        run = self.runs.get(request.run_id)
-        found: Run[bytes] | Message | None = None if run is not None and await _is_double(run) else run
+        found: Run[bytes] | Message | None = await self._run(request.run_id)
         if found is None:
             stored = await self.store.answer_of(request.run_id, request.owner)
-            found = self.runs.get(request.run_id) or stored  # it may have begun while the store was asked
+            found = await self._run(request.run_id) or stored  # it may have begun while the store was asked
         if found is not None:
             _check_session(found, request)
         if isinstance(found, Run):
@@ -150,8 +149,13 @@ class Service:
         if run_id is not None and (message is None or message.session_id != session_id):
             raise NotFound("run")
         if message is not None and self.elsewhere.exists:
-            return self.runs.get(str(message.run_id)) or message
+            return await self._run(str(message.run_id)) or message
         return self._here(owner, session_id, run_id, latest=latest) or message  # one may have begun meanwhile
+
+    async def _run(self, run_id: str) -> Run[bytes] | None:
+        """Return the run, if it is here."""
+        run = self.runs.get(run_id)
+        return None if run is None or await _is_double(run) else run
 
     def _here(self, owner: str, session_id: str, run_id: str | None, *, latest: bool) -> Run[bytes] | None:
         if run_id is not None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from odysseus.errors import RunExists
 from odysseus.messages import Message, Mode, Turn
+from odysseus.run import Run
 from odysseus.store import Database, Store, database_url
 from odysseus.web.routes import SERVICE
 from tests.fake_upstream import Exchange, FakeUpstream, chunk, say, silent
@@ -176,6 +178,23 @@ async def test_http_1_0(service: Service) -> None:
     writer.close()
     assert b"connection: close" in head.lower() and b"chunked" not in head.lower()
     assert body.endswith(b"".join(stream.frames))
+
+
+async def test_a_double_that_another_node_was_quicker_than(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stands here for a moment: whoever comes for the run by its id gets the other node's."""
+    stream = await service.chat(run_id="my-run-1")
+    await stream.rest()
+    inside = service.app[SERVICE]
+    double: Run[bytes] = Run("my-run-1", stream.session_id)
+    double.refusal = RunExists("my-run-1")
+    double.accepted.set()
+    double.ended.set()
+    monkeypatch.setattr(inside.runs, "get", lambda run_id: double)
+    monkeypatch.setattr(inside.elsewhere, "exists", True)
+    path = f"/api/chat/resume/{stream.session_id}?run_id=my-run-1"
+    for again in (await service.chat(run_id="my-run-1"), await service.open("GET", path)):
+        await again.rest()
+        assert [event["type"] for event in again.seen[:-1]] == ["snapshot", "ended"]
 
 
 # Where the frames are gone
