@@ -185,7 +185,7 @@ async def test_a_double_that_another_node_was_quicker_than(service: Service, mon
     stream = await service.chat(run_id="my-run-1")
     await stream.rest()
     inside = service.app[SERVICE]
-    double: Run[bytes] = Run("my-run-1", stream.session_id)
+    double: Run[bytes] = Run("my-run-1", stream.session_id, owner="", detached=True, about=None)
     double.refusal = RunExists("my-run-1")
     double.accepted.set()
     double.ended.set()
