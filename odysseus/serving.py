@@ -67,6 +67,7 @@ async def _serve(settings: Settings, *, worker: bool) -> None:
         await drain(runner.app)
     finally:
         await runner.cleanup()
+        _ignore_signals()
 
 
 def _signalled(app: web.Application, *, worker: bool) -> asyncio.Event:
@@ -88,6 +89,13 @@ def _signalled(app: web.Application, *, worker: bool) -> asyncio.Event:
     if worker:
         loop.add_reader(sys.stdin.fileno(), on_orphaned)
     return stopped
+
+
+def _ignore_signals() -> None:
+    """All is saved: one more would end the process a moment earlier, and spoil its exit code."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
