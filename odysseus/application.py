@@ -21,8 +21,8 @@ from odysseus.compares import Compares
 from odysseus.data_folder import data_folder
 from odysseus.ended_line import log_ended
 from odysseus.logs import configuration
-from odysseus.nodes import alone, among_others
 from odysseus.rates import Rates
+from odysseus.recovery import alone
 from odysseus.run import Limits, Run
 from odysseus.runs import Runs
 from odysseus.saves import FileSpool, Saves
@@ -134,6 +134,8 @@ async def _lifetime(settings: Settings, tasks: Tasks, app: web.Application) -> A
         if settings.redis_url is None:
             elsewhere = await alone(store, nodes, saves)
         else:
+            from odysseus.among_others import among_others  # with Redis' client, which only several nodes need
+
             elsewhere = await among_others(settings, folder, runs, store, nodes, saves, tell, tasks, stack)
         metrics.read_off(runs, saves, webhook, elsewhere)
         stack.callback(Lag(metrics.loop_lag.observe).stop)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from odysseus.replay import SNAPSHOT, event_id
 from odysseus.sse import Event
 
 __all__ = ["Answered", "Approval", "Ending", "Kind", "Output", "Show", "Transcript", "clean", "one_line"]
@@ -102,8 +103,8 @@ class Transcript:
     @property
     def last_event_id(self) -> str | None:
         if self._whole:
-            return f"{self.run_id}.snapshot"
-        return None if self._seen < 0 else f"{self.run_id}.{self._seen}"
+            return event_id(self.run_id, SNAPSHOT)
+        return None if self._seen < 0 else event_id(self.run_id, self._seen)
 
     def take(self, event: Event) -> Sequence[Output]:
         """Return what *event* adds. What was taken before adds nothing, nor does a type that a newer service has."""
@@ -114,8 +115,8 @@ class Transcript:
             return ()
         return tuple(self._outputs(payload))
 
-    def _is_new(self, event_id: str) -> bool:
-        run_id, _, seq = event_id.rpartition(".")
+    def _is_new(self, last_event_id: str) -> bool:
+        run_id, _, seq = last_event_id.rpartition(".")
         if not seq.isdecimal():  # of a snapshot, or the `ended` after it
             return run_id in ("", self.run_id)
         if run_id != self.run_id or int(seq) <= self._seen:

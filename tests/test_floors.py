@@ -26,7 +26,8 @@ FLOORS = (
     ("stream_status", "turns", "snapshots"),
     ("alone",),
     ("elsewhere", "receipt", "told"),
-    ("service", "webhook", "ended_line", "nodes"),
+    ("service", "webhook", "ended_line", "recovery"),
+    ("among_others",),
     ("compares", "audit"),
     ("web",),
     ("application", "tokens", "terminal", "check_database", "check_redis"),
@@ -78,7 +79,7 @@ def test_imports_go_down(path: Path) -> None:
         (("agent", "approvals", "conversation"), {"aiohttp", "mcp", "odysseus.runs", "odysseus.store", "odysseus.web"}),
         (("tools",), {"odysseus.store", "odysseus.upstream", "odysseus.runs", "odysseus.web", "sqlalchemy"}),
         (("cluster",), {f"odysseus.{room}" for room in ("store", "upstream", "generation", "web")} | {"aiohttp"}),
-        (("service", "compares", "alone", "elsewhere"), {"aiohttp", "aiohttp_sse", "mcp"}),
+        (("service", "compares", "alone", "elsewhere", "among_others"), {"aiohttp", "aiohttp_sse", "mcp"}),
         (("upstream",), {"odysseus.store", "sqlalchemy"}),
         (("store",), {"odysseus.upstream", "aiohttp"}),
         (

@@ -28,7 +28,7 @@ from odysseus.generation import Generation
 from odysseus.ledger import Ledger
 from odysseus.lifetime import Lifetime
 from odysseus.messages import Final, Mode, Turn, now
-from odysseus.nodes import recover
+from odysseus.recovery import recover
 from odysseus.replay import next_seq
 from odysseus.run import Lane, Run
 from odysseus.runs import Runs

@@ -12,7 +12,7 @@ from typing import Any
 
 from odysseus.errors import RequestError, StoreError, TooMany
 from odysseus.feed import Reader
-from odysseus.nodes import recover
+from odysseus.recovery import recover
 from odysseus.replay import event_id
 from odysseus.run import IfBusy, Run
 from odysseus.runs import Runs

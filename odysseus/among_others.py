@@ -1,17 +1,20 @@
-"""This process among others: what earlier ones have left is settled, and with Redis it becomes one of several nodes."""
+"""This process as one of several nodes. Loads Redis' client: who is alone spares itself 40 ms and 6 MB."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from datetime import timedelta
 from pathlib import Path
 
 from odysseus.alone import Alone
-from odysseus.errors import NotFound, SettingsError, StoreError
-from odysseus.messages import Final, Message, now
+from odysseus.cluster.cluster import Cluster
+from odysseus.cluster.connections import connect
+from odysseus.cluster.streams import Streams
+from odysseus.elsewhere import Elsewhere
+from odysseus.errors import NotFound, StoreError
+from odysseus.messages import Final, Message
+from odysseus.recovery import empty_spool
 from odysseus.runs import Runs
 from odysseus.saves import Saves
 from odysseus.settings import Settings
@@ -20,33 +23,10 @@ from odysseus.store.nodes import Nodes
 from odysseus.tasks import Tasks
 from odysseus.told import Told, told_of_lost
 
-__all__ = ["alone", "among_others", "recover"]
+__all__ = ["among_others"]
 
-_log = logging.getLogger(__name__)
-
-_SILENT = timedelta(seconds=60)  # of nodes, before one process may take all their answers for its own
 _AGAIN_S = 2.0
 _ANSWER_S = 2.0  # of Redis; it takes a millisecond
-
-
-async def alone(store: Store, nodes: Nodes, saves: Saves) -> Alone:
-    """Settle what earlier processes left: all that streams, as there are no others.
-
-    Raises `SettingsError` when there are.
-    """
-    if await nodes.beaten_since(now() - _SILENT):
-        problem = f"nodes use this database, or did within {_SILENT.seconds} s: set ODYSSEUS_REDIS_URL as they have it"
-        raise SettingsError("ODYSSEUS_DATABASE_URL", problem)
-    await nodes.adopt(None, of=None)
-    await recover(store, saves)
-    return Alone()
-
-
-async def recover(store: Store, saves: Saves) -> None:
-    """End what a dead process left `streaming`: its spooled answers first, they know more than the last checkpoint."""
-    await _empty_spool(saves)
-    if lost := await store.interrupt_streaming(but=await saves.waiting()):
-        _log.warning("%d answers of an earlier process were cut short by its death", lost)
 
 
 async def among_others(
@@ -64,15 +44,6 @@ async def among_others(
 
     Raises `SettingsError` for a URL that names no Redis. A Redis that is away is waited for, beside everything else.
     """
-    # With Redis's client, they take 40 ms and 6 MB, which who is alone can do without.
-    from odysseus.cluster.cluster import Cluster
-    from odysseus.cluster.connections import connect
-    from odysseus.cluster.streams import Streams
-    from odysseus.elsewhere import Elsewhere
-
-    assert settings.redis_url is not None
-    streams = Streams(connect(settings.redis_url, answer_s=_ANSWER_S), connect(settings.redis_url, answer_s=None))
-    stack.push_async_callback(streams.close)
     name = folder / "node"
     predecessor = name.read_text() if name.exists() else None
 
@@ -85,7 +56,7 @@ async def among_others(
 
     cluster = Cluster(
         runs,
-        streams,
+        _streams(settings, stack),
         nodes,
         lambda run_id: store.answer_of(run_id, None),
         store.finish,
@@ -98,12 +69,19 @@ async def among_others(
         needs_redis=settings.redis_required,
     )
     elsewhere = Elsewhere(cluster, runs, store, grace_s=settings.replay_grace_s, max_queued=settings.max_queued)
-    await cluster.join()
+    await cluster.join()  # from here on the others may ask
     stack.push_async_callback(cluster.leave)
     left = await nodes.adopt(cluster.node, of=predecessor)
-    await _empty_spool(saves)
+    await empty_spool(saves)
     cluster.end_lost(left)
     return elsewhere
+
+
+def _streams(settings: Settings, stack: AsyncExitStack) -> Streams:
+    assert settings.redis_url is not None
+    streams = Streams(connect(settings.redis_url, answer_s=_ANSWER_S), connect(settings.redis_url, answer_s=None))
+    stack.push_async_callback(streams.close)
+    return streams
 
 
 async def _tell_of_lost(message: Message, final: Final, store: Store, tell: Callable[[Told], None]) -> None:
@@ -117,8 +95,3 @@ async def _tell_of_lost(message: Message, final: Final, store: Store, tell: Call
         else:
             tell(told_of_lost(message, final, owner))
             return
-
-
-async def _empty_spool(saves: Saves) -> None:
-    if spooled := await saves.recover():
-        _log.warning("%d answers of an earlier process went from the spool to the store", spooled)
