@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, expect
 
-from tests.page.cut_wire import CutWire
 from tests.page.pages import Visit, visiting
 from tests.process.models import Cue, Models
+from tests.process.proxy import proxied
 from tests.process.raw_client import until
 from tests.process.service import Process, serving
 
@@ -103,17 +103,19 @@ async def test_a_session_that_runs_in_the_background_shows_it(visit: Visit, mode
 
 
 async def test_a_network_that_is_cut(browser: Browser, service: Process, models: Models) -> None:
-    async with CutWire(service.port) as wire, visiting(browser, wire.port) as visit:
+    async with proxied(service.port) as wire, visiting(browser, wire.port) as visit:
         cue = Cue("One ")
         chat = await visit.chat()
         await chat.send(models.plan(cue))
         await chat.shows("One ")
+        failed: list[str] = []  # the stream, and each attempt to come back
+        chat.page.on("requestfailed", lambda request: failed.append(request.url))
         wire.cut()
         await expect(chat.answer.locator(".wait")).to_contain_text("The connection is lost")
         cue.say("two, unheard, ")
-        await until(_returns(lambda: wire.refused >= 2))
+        await until(_returns(lambda: len(failed) >= 3))
         await chat.shows("One ")
-        wire.mend()
+        await wire.heal()
         await chat.page.evaluate("() => dispatchEvent(new Event('online'))")
         await chat.shows(cue.said)
         await chat.shows(await finish(cue))
@@ -121,7 +123,7 @@ async def test_a_network_that_is_cut(browser: Browser, service: Process, models:
 
 
 async def test_a_message_that_is_sent_without_a_network(browser: Browser, service: Process, models: Models) -> None:
-    async with CutWire(service.port) as wire, visiting(browser, wire.port) as visit:
+    async with proxied(service.port) as wire, visiting(browser, wire.port) as visit:
         cue = Cue()
         prompt = models.plan(cue)
         chat = await visit.chat()
@@ -129,7 +131,7 @@ async def test_a_message_that_is_sent_without_a_network(browser: Browser, servic
         wire.cut()
         await chat.send(prompt)
         await expect(chat.answer.locator(".wait")).to_contain_text("The connection is lost")
-        wire.mend()
+        await wire.heal()
         await chat.page.evaluate("() => dispatchEvent(new Event('online'))")
         await chat.shows(await finish(cue))
         assert len(models.asked(prompt)) == 1

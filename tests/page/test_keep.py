@@ -6,9 +6,9 @@ import pytest
 from playwright.async_api import Browser, Locator, expect
 
 from tests.fake_upstream import in_turn, say
-from tests.page.cut_wire import CutWire
 from tests.page.pages import ChatPage, ComparePage, Visit, by_model, visiting
 from tests.process.models import Cue, Models
+from tests.process.proxy import proxied
 from tests.process.service import Process
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="package")]
@@ -120,13 +120,13 @@ async def test_stop_stops_it_still(visit: Visit, models: Models) -> None:
 
 
 async def test_a_lost_network_doesnt_end_it(browser: Browser, service: Process, models: Models) -> None:
-    async with CutWire(service.port) as wire, visiting(browser, wire.port) as visit:
+    async with proxied(service.port) as wire, visiting(browser, wire.port) as visit:
         kept = await Kept.of(visit, models)
         wire.cut()
         await closed(models, kept, "n")
         kept.m.say("unheard, ")
         await expect(kept.compare.pane(0)).to_contain_text("The connection is lost")
-        wire.mend()
+        await wire.heal()
         await kept.page.evaluate("() => dispatchEvent(new Event('online'))")
         await kept.compare.shows(0, kept.m.said)
         await kept.compare.shows(0, await kept.finish())
