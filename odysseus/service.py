@@ -141,6 +141,15 @@ class Service:
 
         Without *run_id* it is the one at the head of the session's line, or the *latest*. Raises `NotFound`.
         """
+        found = await self._look(owner, session_id, run_id, latest=latest)
+        if isinstance(found, Run) and not found.detached and found.ending is not None:
+            await found.ended.wait()
+            return await self.store.answer_of(found.id, owner)  # which alone knows whether it was kept since
+        return found
+
+    async def _look(
+        self, owner: str, session_id: str, run_id: str | None, *, latest: bool
+    ) -> Run[bytes] | Message | None:
         run = self._here(owner, session_id, run_id, latest=latest)
         if run is not None and (not self.elsewhere.exists or (run_id is not None and not await _is_double(run))):
             return run

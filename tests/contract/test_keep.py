@@ -76,6 +76,20 @@ async def test_it_is_listed_and_goes_on_as_a_chat(api: Api, models: Models) -> N
     assert [pane["kept"] for pane in results["panes"]] == [True, False]
 
 
+async def test_what_has_ended_can_be_got_again(api: Api, models: Models) -> None:
+    stream, path = await pane_of(api, models.plan(say("Hello")))
+    await stream.rest()
+    resume = f"/api/chat/resume/{stream.session_id}"
+    assert (await api.get(resume)).status == 204
+    assert (await api.post(path, {})).status == 200
+    again = await api.watch(resume)
+    assert await again.ending() == ("done", None)
+    assert [payload["type"] for payload in again.payloads] == ["snapshot", "ended"]
+    assert again.payloads[0]["content"] == "Hello"
+    assert (await api.status(stream.session_id))["detached"] is True
+    assert (await api.post(f"/api/chat/share/{stream.session_id}", {})).status == 201
+
+
 async def test_it_can_still_be_stopped(api: Api, models: Models) -> None:
     stream, path = await pane_of(api, prompt := models.plan(Cue("Hello")))
     await stream.read_text("Hello")
