@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from tests.faults.schedule import Run, Stop, Watcher
+from tests.faults.schedule import How, Run, Stop, Watcher
 from tests.faults.verdict import RunSeen, Watched
 from tests.process.nodes import Node, Nodes
 from tests.process.raw_client import Client, request
@@ -60,6 +60,14 @@ class Users:
             accepted.set()
             if not seen.accepted:
                 return
+            if plan.deleted_after_s is not None:
+                group.create_task(self._delete(plan.deleted_after_s, plan.seed, seen))
+            if plan.kept_after_s is not None:
+                group.create_task(self._keep(plan.kept_after_s, plan.seed, seen))
+            if plan.how is not How.DETACHED:
+                if opened is not None:
+                    group.create_task(self._watch(plan.watchers[0], seen, opened))
+                return
             if opened is not None:
                 group.create_task(self._watch(Watcher(0, (), None, plan.seed), seen, opened))
             for watcher in plan.watchers:
@@ -69,11 +77,7 @@ class Users:
 
     async def _start(self, plan: Run, seen: RunSeen) -> Client | None:
         """Send the request until it is answered; return its stream if that is the answer."""
-        body: dict[str, Any] = {"message": seen.prompt, "run_id": seen.run_id, "if_busy": plan.if_busy}
-        if plan.session is not None:
-            body["session_id"] = self._common_sessions[plan.session]
-        accept = "application/json" if plan.as_json else "text/event-stream"
-        data = request("POST", "/api/chat_stream", body, Accept=accept)
+        data = await self._pane(plan, seen) if plan.how is How.PANE else self._request(plan, seen)
         for node, pause_s in zip(self._nodes.at_random(plan.seed), _pauses(), strict=False):
             client = await _sent(node, data)
             seen.unanswered += client is None
@@ -82,6 +86,21 @@ class Users:
             await asyncio.sleep(pause_s)
         raise AssertionError  # nodes are handed out for ever
 
+    def _request(self, plan: Run, seen: RunSeen) -> bytes:
+        body: dict[str, Any] = {"message": seen.prompt, "run_id": seen.run_id, "if_busy": plan.if_busy}
+        body["compare_mode"] = plan.how is How.DIRECT
+        if plan.session is not None:
+            body["session_id"] = self._common_sessions[plan.session]
+        accept = "application/json" if plan.as_json else "text/event-stream"
+        return request("POST", "/api/chat_stream", body, Accept=accept)
+
+    async def _pane(self, plan: Run, seen: RunSeen) -> bytes:
+        """Make a compare, of which one pane will be streamed; return the request for that."""
+        made = await self.call(plan.seed, "POST", "/api/compare", {"message": seen.prompt, "models": ["m", "n"]})
+        pane = made.json["panes"][plan.seed % 2]
+        seen.session_id, seen.pane = pane["session_id"], pane["stream"]
+        return request("GET", pane["stream"], Accept="text/event-stream")
+
     @staticmethod
     def _understood(client: Client, seen: RunSeen) -> bool:
         """Whether this was the answer; otherwise the request must be sent again."""
@@ -89,7 +108,11 @@ class Users:
             client.close()
             return False
         if client.status == 200:
-            seen.accepted, seen.session_id = True, client.session_id
+            seen.accepted, seen.session_id, seen.run_id = True, client.session_id, client.run_id
+            return True
+        if client.status == 204:  # an attempt without an answer has begun this pane, and ended it
+            seen.accepted = True
+            client.close()
             return True
         answer = _json(client)
         if client.status == 202:
@@ -118,6 +141,8 @@ class Users:
             if stayed and not watched.over:
                 stays.pop(0)
                 watched.left = not stays
+            if seen.direct and not seen.kept:
+                watched.left = not watched.over
 
     async def back(self, nodes: Iterator[Node], seen: RunSeen, watched: Watched) -> Client | None:
         """Come back to the run at another node; None if there is no stream, which *watched* may be told for good."""
@@ -128,6 +153,8 @@ class Users:
             return client
         if client.status == 204:
             watched.nothing_more()
+        elif client.status == 404 and seen.deleted:
+            watched.over = True
         elif client.status not in _TRY_AGAIN:
             watched.over = True
             watched.broken.append(f"came back and was answered {client.status} {bytes(client.body)!r}")
@@ -144,7 +171,7 @@ class Users:
             else:
                 await asyncio.sleep(next(pauses))
 
-    # Stopping
+    # Stopping, keeping and deleting
 
     async def _stop(self, plan: Stop, run: Run, seen: RunSeen, accepted: asyncio.Event) -> None:
         session_id = None if run.session is None else self._common_sessions[run.session]
@@ -158,6 +185,19 @@ class Users:
         answer = await self.call(plan.seed, "POST", f"/api/chat/stop/{session_id}", **headers)
         if answer.json.get("stopped") and answer.json["run_id"] == seen.run_id:
             seen.receipts.append(answer.json)
+
+    async def _keep(self, after_s: float, seed: int, seen: RunSeen) -> None:
+        await asyncio.sleep(after_s)
+        answer = await self.call(seed, "POST", f"{seen.pane}/keep")
+        if not seen.deleted:
+            assert answer.status == 200
+            seen.kept, seen.run_id = True, answer.json["run_id"]
+
+    async def _delete(self, after_s: float, seed: int, seen: RunSeen) -> None:
+        await asyncio.sleep(after_s)
+        seen.deleted = True
+        answer = await self.call(seed, "DELETE", f"/api/sessions/{seen.session_id}")
+        assert answer.status in (204, 404)  # an attempt without an answer may have done it
 
     async def call(self, seed: int | str, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """Make one request, at one node after the other until it is answered."""

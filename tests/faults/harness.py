@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from tests.faults.actors import PING_S, Clock, Users
-from tests.faults.schedule import Fault, Kind, Run, Schedule
+from tests.faults.schedule import Fault, How, Kind, Run, Schedule
 from tests.faults.verdict import FINAL, Row, RunSeen
 from tests.postgres import Postgres
 from tests.process.models import Models, words
@@ -141,12 +141,14 @@ async def play(
         async with asyncio.timeout(_PATIENCE_S):
             await _gather(users, runs)
     rows = await _rows(postgres, nodes.database)
+    for run in runs:
+        run.find_id(rows)
     return Outcome(runs, rows, len(models.open), clock.now_s, [line for node in nodes for line in node.faults])
 
 
 def _run_seen(plan: Run, seed: int, models: Models) -> RunSeen:
-    script, said = words(plan.words, pause_s=plan.pause_s)
-    return RunSeen(f"run-{seed}-{plan.number:04}", models.plan(script), said)
+    script, said = words(plan.words, pause_s=plan.pause_s, breaks_after=plan.breaks_after)
+    return RunSeen(f"run-{seed}-{plan.number:04}", models.plan(script), said, direct=plan.how is not How.DETACHED)
 
 
 async def _is_quiet(postgres: Postgres, database: str, models: Models) -> bool:
@@ -168,8 +170,9 @@ async def _gather(users: Users, runs: Sequence[RunSeen]) -> None:
 
     async def look(run: RunSeen) -> None:
         async with few:
-            await users.replay(run)
+            if not run.direct or run.kept:
+                await users.replay(run)
             session = await users.call(run.run_id, "GET", f"/api/sessions/{run.session_id}")
             run.is_active = session.json["active_run"] is not None
 
-    await asyncio.gather(*(look(run) for run in runs if run.accepted))
+    await asyncio.gather(*(look(run) for run in runs if run.accepted and not run.deleted))

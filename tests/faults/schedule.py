@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from random import Random
 
-__all__ = ["EVERY_KIND", "Fault", "Kind", "Run", "Schedule", "Stop", "Watcher"]
+__all__ = ["EVERY_KIND", "Fault", "How", "Kind", "Run", "Schedule", "Stop", "Watcher"]
 
 
 class Kind(Enum):
@@ -23,6 +23,14 @@ class Kind(Enum):
     DATABASE_CUT = "connections to PostgreSQL cut"
     DATABASE_PARTED = "nothing passes to PostgreSQL"
     DATABASE_AWAY = "PostgreSQL down"
+
+
+class How(Enum):
+    """How a run is asked for. All but the first end with their client's stream."""
+
+    DETACHED = "detached"
+    DIRECT = "compare_mode"
+    PANE = "a compare's pane"
 
 
 EVERY_KIND = tuple(Kind)
@@ -77,6 +85,13 @@ class Run:
     """Which of the common sessions; None: one of its own."""
     if_busy: str
     as_json: bool
+    how: How
+    breaks_after: int | None
+    """Words after which its model breaks the connection."""
+    kept_after_s: float | None
+    """From when it is accepted; only a pane is kept, and goes on as a detached run."""
+    deleted_after_s: float | None
+    """From when it is accepted; only a session of its own is deleted."""
     watchers: Sequence[Watcher]
     stop: Stop | None
     seed: int
@@ -117,15 +132,21 @@ class Schedule:
         rng = self._rng
         is_long = rng.random() < 0.06
         words = rng.randint(150, 300) if is_long else rng.randint(10, 40)
+        how = rng.choices(tuple(How), (16, 1, 3))[0]
+        session = rng.randrange(self.common_sessions) if how is not How.PANE and rng.random() < 0.2 else None
         return Run(
             number=number,
             at_s=rng.uniform(0, self._span_s),
             words=words,
             pause_s=rng.uniform(0.01, 0.03) if is_long else rng.choice((0.002, 0.005, 0.02, 0.05)),
-            session=rng.randrange(self.common_sessions) if rng.random() < 0.2 else None,
+            session=session,
             if_busy=rng.choice(("reject", "replace", "queue", "queue")),
-            as_json=rng.random() < 0.6,
-            watchers=[self._watcher(words) for _ in range(rng.choice((0, 1, 1, 2, 3)))],
+            as_json=how is How.DETACHED and rng.random() < 0.6,
+            how=how,
+            breaks_after=rng.randint(1, words) if rng.random() < 0.06 else None,
+            kept_after_s=rng.choice((0, 0.1, 0.5, 2)) if how is How.PANE and rng.random() < 0.5 else None,
+            deleted_after_s=rng.choice((0, 0.1, 0.5, 2)) if session is None and rng.random() < 0.08 else None,
+            watchers=[self._watcher(words) for _ in range(rng.choice((0, 1, 1, 2, 3)) if how is How.DETACHED else 1)],
             stop=self._stop() if rng.random() < 0.15 else None,
             seed=rng.getrandbits(32),
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import pytest
 
-from tests.faults.schedule import EVERY_KIND, Kind, Schedule
+from tests.faults.schedule import EVERY_KIND, How, Kind, Schedule
 
 SEEDS = range(20)
 
@@ -48,6 +49,17 @@ def test_what_is_asked_for(seed: int) -> None:
     assert sum(bool(watcher.hops) for watcher in watchers) >= 150
     assert sum(watcher.leaves_after is not None for watcher in watchers) >= 50
     assert {run.session for run in schedule.runs} == {None, *range(schedule.common_sessions)}
+    assert {how: count >= 10 for how, count in Counter(run.how for run in schedule.runs).items()} == dict.fromkeys(
+        How, True
+    )
+    assert all(run.how is How.DETACHED or (len(run.watchers) == 1 and not run.as_json) for run in schedule.runs)
+    kept = [run for run in schedule.runs if run.kept_after_s is not None]
+    assert len(kept) >= 10
+    assert {run.how for run in kept} == {How.PANE}
+    assert sum(run.breaks_after is not None for run in schedule.runs) >= 10
+    deleted = [run for run in schedule.runs if run.deleted_after_s is not None]
+    assert len(deleted) >= 10
+    assert {run.session for run in deleted} == {None}
     assert {run.if_busy for run in schedule.runs} == {"reject", "replace", "queue"}
 
 

@@ -171,5 +171,40 @@ def test_every_request_is_answered() -> None:
     assert verdict([run], [ASKED, STORED], 0) == ["run-1: was never answered; has 1 messages and 1 answers"]
 
 
+DELETED = {
+    "unseen": [],
+    "seen whole": [watched(WHOLE)],
+    "left": [watched(WHOLE[:3], left=True)],
+}
+
+
+@pytest.mark.parametrize("name", DELETED)
+def test_a_deleted_session(name: str) -> None:
+    run = seen(*DELETED[name])
+    run.deleted = True
+    assert verdict([run], [], 0) == []
+    assert verdict([run], [ASKED, STORED], 0) == ["run-1: was deleted, and 2 messages are stored"]
+    later = [replace(row, session_id="another") for row in (ASKED, STORED)]
+    assert verdict([run], later, 0) == ["run-1: was deleted, and 2 messages are stored"]
+    run.unanswered = 1
+    assert verdict([run], later, 0) == []
+    assert verdict([run], [ASKED], 0) == ["run-1: was deleted, and 1 messages are stored"]
+
+
+def test_who_watches_what_is_deleted() -> None:
+    run = seen(watched(WHOLE[:2]), watched([WHOLE[0], frame(1, "delta", text="two "), WHOLE[-1]]), watched(WHOLE[1:]))
+    run.deleted = True
+    assert verdict([run], [], 0) == [
+        "run-1: subscriber 0 never came to an end",
+        "run-1: subscriber 1 got 'two ', which its model didn't say",
+        "run-1: subscriber 2 got frame 1 where 0 should come",
+    ]
+
+
+def test_a_direct_run_has_no_replay() -> None:
+    run = replace(seen(watched(WHOLE)), direct=True, replay=None)
+    assert verdict([run], [ASKED, STORED], 0) == []
+
+
 def test_a_request_that_stays_open() -> None:
     assert verdict([], [], 2) == ["2 requests to models are still open"]

@@ -103,6 +103,14 @@ class RunSeen:
     prompt: str
     said: str
     """All that the model says if nobody stops it."""
+    direct: bool = False
+    """Only the one stream that began it shows it, unless it is kept."""
+    pane: str = ""
+    """The path of its stream, if it is a compare's."""
+    kept: bool = False
+    """It was told that it goes on as a detached run."""
+    deleted: bool = False
+    """Somebody has begun to delete its session."""
     accepted: bool = False
     """It was answered with a 202, or with a stream."""
     unanswered: int = 0
@@ -119,6 +127,12 @@ class RunSeen:
     """What a subscriber gets when all is over."""
     is_active: bool = False
     """Its session said so when all was over."""
+
+    def find_id(self, rows: Sequence[Row]) -> None:
+        """Take from *rows* what a pane's client wasn't told, when its attempt had no answer."""
+        if self.pane:
+            mine = [row.run_id for row in rows if row.session_id == self.session_id and row.run_id is not None]
+            self.run_id = mine[0] if mine else self.run_id
 
 
 def verdict(runs: Sequence[RunSeen], rows: Sequence[Row], open_requests: int) -> list[str]:
@@ -138,6 +152,10 @@ def rows_of(rows: Sequence[Row], run: RunSeen) -> Sequence[Row]:
 
 
 def _of_run(run: RunSeen, rows: Sequence[Row]) -> Iterator[str]:
+    yield from _of_deleted(run, rows) if run.deleted else _of_kept(run, rows)
+
+
+def _of_kept(run: RunSeen, rows: Sequence[Row]) -> Iterator[str]:
     count = Counter(row.role for row in rows)
     expected = 1 if run.accepted else 0
     if not run.accepted and run.refusal is None:
@@ -155,6 +173,20 @@ def _of_run(run: RunSeen, rows: Sequence[Row]) -> Iterator[str]:
     answers = [row for row in rows if row.role == "assistant"]
     if len(answers) == 1:
         yield from _of_answer(run, answers[0])
+
+
+def _of_deleted(run: RunSeen, rows: Sequence[Row]) -> Iterator[str]:
+    """Nothing of it is left, but for an attempt without an answer that came to something after that."""
+    left = [row for row in rows if row.session_id == run.session_id or not run.unanswered]
+    if left:
+        yield f"was deleted, and {len(left)} messages are stored"
+    for number, watched in enumerate(run.watched):
+        for problem in watched.broken:
+            yield f"subscriber {number} {problem}"
+        if not (watched.over or watched.left):
+            yield f"subscriber {number} never came to an end"
+        if not run.said.startswith(watched.text):
+            yield f"subscriber {number} got {watched.text[-40:]!r}, which its model didn't say"
 
 
 def _of_answer(run: RunSeen, answer: Row) -> Iterator[str]:

@@ -113,17 +113,23 @@ class Cue:
         await _end(exchange)
 
 
-def words(count: int, *, pause_s: float = 0, size: int = 0) -> tuple[Script, str]:
-    """Return a script that says *count* different words, padded to *size*, then ends; and all that it says."""
+def words(count: int, *, pause_s: float = 0, size: int = 0, breaks_after: int | None = None) -> tuple[Script, str]:
+    """Return a script that says *count* different words, padded to *size*, then ends; and all that it says.
+
+    With *breaks_after* it says no more of them than that, and breaks its connection.
+    """
     texts = [f"w{number} ".ljust(size, ".") for number in range(count)]
 
     async def script(exchange: Exchange) -> None:
         await exchange.head()
-        for text in texts:
+        for text in texts[:breaks_after]:
             await exchange.send(chunk(text))
             if pause_s:
                 await asyncio.sleep(pause_s)
-        await _end(exchange)
+        if breaks_after is None:
+            await _end(exchange)
+        else:
+            exchange.abort()
 
     return script, "".join(texts)
 
