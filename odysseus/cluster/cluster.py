@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0  # between looks at the store, where no log tells of an end
 _TELL_WATCHED_S = 0.5  # for so long, what changes is told together
+_CANCELLED_S = 1.0
 _FLUSH_S = 5.0  # what the logs get at the end, before the process goes
 
 
@@ -128,9 +129,11 @@ class Cluster:
         """Give the logs what they lack, and the place up. The runs have ended."""
         if not await self.mirror.drain(_FLUSH_S):
             _log.warning("%d logs in Redis lack their ends", self.mirror.behind)
-        for work in self._working:
-            work.cancel()
-        await asyncio.gather(*self._working, return_exceptions=True)
+        working = set(self._working)
+        while working:  # redis-py's `wait_for` loses a cancel now and then, on Python 3.11
+            for work in working:
+                work.cancel()
+            _, working = await asyncio.wait(working, timeout=_CANCELLED_S)
         await self._membership.leave()
         try:
             await self._streams.drop_inbox(self.node)

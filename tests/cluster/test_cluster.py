@@ -133,6 +133,25 @@ async def two() -> AsyncIterator[tuple[Node, Node, MemoryStreams]]:
 
 
 @virtual
+async def test_a_cancel_that_is_lost_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with two() as (_, _, streams):
+        lost = asyncio.Event()
+
+        async def read(cursors: object, block_ms: int) -> Sequence[object]:
+            try:
+                await asyncio.sleep(block_ms / 1000)
+            except asyncio.CancelledError:
+                if lost.is_set():
+                    raise
+                lost.set()
+            return ()
+
+        monkeypatch.setattr(streams, "read", read)
+        await asyncio.sleep(LEASE_S)
+    assert lost.is_set()
+
+
+@virtual
 async def test_a_stop_by_letter() -> None:
     async with two() as (here, there, _):
         run = await there.start()
