@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 N ?= 5000
 
+# The tests start hundreds of services, each of which would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test lint types bench simulate readme screenshots clean
 
 run: $(VENV)/run
