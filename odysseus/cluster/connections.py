@@ -7,16 +7,21 @@ master's (`?username=` and `?password=` the sentinels'), and `redis+cluster://ho
 
 from __future__ import annotations
 
+from asyncio import CancelledError
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from redis.asyncio import Redis
-from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.cluster import ClusterNode, ClusterPipeline, RedisCluster
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as Broken
 from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import TimeoutError as Silent
 
 from odysseus.errors import SettingsError
 
@@ -25,6 +30,8 @@ __all__ = ["UNREACHABLE", "AnyRedis", "close", "connect"]
 UNREACHABLE = (RedisError, RedisClusterException, OSError, TimeoutError, RuntimeError)
 """What a client raises when Redis can't be asked, or refuses. `RuntimeError` is uvloop's word for a connection that
 broke a moment before it was written to, and redis-py passes it on."""
+
+_GONE = (Broken, Silent, OSError, RuntimeError, CancelledError)  # the last one by a caller who has waited enough
 
 _SETTING = "ODYSSEUS_REDIS_URL"
 _PORT = 6379
@@ -79,7 +86,38 @@ def _cluster(parts: SplitResult, options: dict[str, Any]) -> AnyRedis:
     login, hosts = _hosts(parts)
     first, *others = hosts
     nodes = [ClusterNode(*_address(host, _PORT)) for host in others]
-    return RedisCluster.from_url(parts._replace(netloc=login + first).geturl(), startup_nodes=nodes, **options)
+    return _Cluster.from_url(parts._replace(netloc=login + first).geturl(), startup_nodes=nodes, **options)
+
+
+class _Cluster(RedisCluster):
+    """Looks for its servers again when one has failed. Without retries redis-py asks a master that is gone for ever, in
+    pipelines, and for commands whose keys it has a server find."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        async with self.looking_again():
+            await self.initialize()  # before all else: which keys a command has, it would ask the server of before
+            return await super().execute_command(*args, **options)
+
+    def pipeline(self, transaction: Any = None, shard_hint: Any = None) -> ClusterPipeline:
+        return _Pipeline(self, transaction)  # type: ignore[abstract]  # an attribute redis-py gives itself
+
+    @asynccontextmanager
+    async def looking_again(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except _GONE:
+            await self.aclose()  # it opens itself with its next command
+            raise
+
+
+class _Pipeline(ClusterPipeline):
+    async def execute(self, raise_on_error: bool = True, allow_redirections: bool = True) -> list[Any]:
+        client: Any = self.cluster_client
+        async with client.looking_again():
+            answers = await super().execute(raise_on_error, allow_redirections)
+        if any(isinstance(answer, _GONE) for answer in answers):
+            await client.aclose()
+        return answers
 
 
 def _by_sentinel(parts: SplitResult, options: dict[str, Any], *, tls: bool) -> AnyRedis:

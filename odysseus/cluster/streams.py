@@ -19,6 +19,7 @@ __all__ = ["ENDED", "TAKEN", "Streams", "Write", "inbox_of", "log_of"]
 # All keys share a hash slot: only so does a Redis Cluster take one reading command over many of them.
 _LOG = "{odysseus}:log:%s"
 _INBOX = "{odysseus}:node:%s"
+_NOTHING = "{odysseus}:nothing"
 _UNBORN = "{odysseus}:unborn:%s:%s"
 
 _INBOX_ENTRIES = 10_000
@@ -80,7 +81,8 @@ class Streams:
         await close(self._reading)
 
     async def ping(self) -> None:
-        await self._client.execute_command("PING")
+        """Ask the server that has our keys: without it, others of a Redis Cluster still answer a PING."""
+        await self._client.get(_NOTHING)
 
     # Logs
 

@@ -13,7 +13,7 @@ from tests.process.nginx import write_certificate
 from tests.process.raw_client import until
 from tests.process.redis import Redis
 
-__all__ = ["KINDS", "Sentinels", "by_sentinel", "redis_of"]
+__all__ = ["KINDS", "Replicated", "as_cluster", "by_sentinel", "redis_of"]
 
 PASSWORD = "sesame-0123456789"
 RIGHTS = "+@stream +evalsha +script|load +expire +get +set +del +ping +info"
@@ -43,11 +43,11 @@ class Sentinel(Redis):
         return [f"{self._folder}/sentinel.conf", "--sentinel", *self._options]
 
 
-class Sentinels:
-    """A master, its replica and a sentinel."""
+class Replicated:
+    """A master and its replica, which others make the master when that is gone."""
 
-    def __init__(self, master: Redis, replica: Redis, sentinel: Sentinel, url: str) -> None:
-        self.master, self.replica, self.sentinel = master, replica, sentinel
+    def __init__(self, master: Redis, replica: Redis, url: str) -> None:
+        self.master, self.replica = master, replica
         self.url = url
 
     async def fail_over(self) -> None:
@@ -55,7 +55,7 @@ class Sentinels:
         await self.master.stop()
 
         async def promoted() -> bool:
-            with suppress(ConnectionError):  # the sentinel has all connections closed
+            with suppress(ConnectionError):  # a sentinel has all connections closed
                 return (await self.replica.lines("ROLE"))[2] == "master"
             return False
 
@@ -68,7 +68,7 @@ async def _stop(server: Redis) -> None:
 
 
 @asynccontextmanager
-async def by_sentinel(folder: Path, *options: str, tls: bool = False) -> AsyncIterator[Sentinels]:
+async def by_sentinel(folder: Path, *options: str, tls: bool = False) -> AsyncIterator[Replicated]:
     async with AsyncExitStack() as stack:
 
         async def started(server: Redis) -> None:
@@ -93,7 +93,44 @@ async def by_sentinel(folder: Path, *options: str, tls: bool = False) -> AsyncIt
 
         await until(known)
         scheme = "rediss" if tls else "redis"
-        yield Sentinels(master, replica, sentinel, f"{scheme}+sentinel://127.0.0.1:1,127.0.0.1:{entry}/main")
+        yield Replicated(master, replica, f"{scheme}+sentinel://127.0.0.1:1,127.0.0.1:{entry}/main")
+
+
+@asynccontextmanager
+async def as_cluster(folder: Path, *options: str, tls: bool = False) -> AsyncIterator[Replicated]:
+    """Run three masters, and a replica of the one with our keys. The URL names another, and one that isn't there."""
+    options += ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000")
+    options += ("--tls-cluster", "yes", "--tls-replication", "yes") if tls else ()
+    async with AsyncExitStack() as stack:
+        servers, ports = [], []
+        for number in range(4):
+            port, bus = free_port(), str(free_port())
+            own = ("--cluster-port", bus, *(("--tls-port", str(port)) if tls else ()))
+            servers.append(server := Redis(folder / f"server{number}", *options, *own))
+            stack.push_async_callback(_stop, server)
+            await server.start()
+            ports.append(port if tls else server.port)
+            if number:
+                assert await servers[0].call("CLUSTER", "MEET", "127.0.0.1", str(ports[-1]), bus) == "+OK"
+        *masters, replica = servers
+        for number, server in enumerate(masters):
+            first, last = 5461 * number, 5461 * number + 5460 + (number == 2)
+            assert await server.call("CLUSTER", "ADDSLOTSRANGE", str(first), str(last)) == "+OK"
+        ours = int((await replica.call("CLUSTER", "KEYSLOT", "{odysseus}"))[1:]) // 5461
+
+        async def whole() -> bool:
+            infos = [await server.lines("CLUSTER", "INFO") for server in servers]
+            return all("cluster_state:ok" in info and "cluster_known_nodes:4" in info for info in infos)
+
+        async def replicates() -> bool:
+            return "connected" in await replica.lines("ROLE")
+
+        await until(whole)
+        _, ours_id, *_ = await masters[ours].lines("CLUSTER", "MYID")
+        assert await replica.call("CLUSTER", "REPLICATE", ours_id) == "+OK"
+        await until(replicates)
+        url = f"{'rediss' if tls else 'redis'}+cluster://127.0.0.1:1,127.0.0.1:{ports[(ours + 1) % 3]}"
+        yield Replicated(masters[ours], replica, url)
 
 
 @asynccontextmanager
@@ -112,12 +149,10 @@ async def redis_of(kind: str) -> AsyncIterator[str]:
         query = f"?ssl_ca_certs={authority}"
     try:
         async with AsyncExitStack() as stack:
-            if kind.startswith("sentinel"):
-                sentinels = await stack.enter_async_context(by_sentinel(folder, *options, tls=tls))
-                yield sentinels.url + query.replace("?", "?ssl_check_hostname=no&")  # it gives out addresses
-                return
-            if kind.startswith("cluster"):
-                yield await _cluster(stack, folder, *options, tls=tls) + query.replace("?", "?ssl_check_hostname=no&")
+            if kind.startswith(("sentinel", "cluster")):
+                run = by_sentinel if kind.startswith("sentinel") else as_cluster
+                replicated = await stack.enter_async_context(run(folder, *options, tls=tls))
+                yield replicated.url + query.replace("?", "?ssl_check_hostname=no&")  # they give out addresses
                 return
             port = free_port()
             options += ("--tls-port", str(port)) if tls else ("--unixsocket", f"{folder}/socket")
@@ -134,31 +169,3 @@ async def redis_of(kind: str) -> AsyncIterator[str]:
             }[kind]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-async def _cluster(stack: AsyncExitStack, folder: Path, *options: str, tls: bool) -> str:
-    """Run three masters; return the URL of one that doesn't have the slot of our keys, behind one that isn't there."""
-    servers = []
-    options += ("--tls-cluster", "yes", "--tls-replication", "yes") if tls else ()
-    for number in range(3):
-        port = free_port()
-        own = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-        own += ("--tls-port", str(port)) if tls else ()
-        server = Redis(folder / f"server{number}", *options, *own)
-        stack.push_async_callback(_stop, server)
-        await server.start()
-        first, last = 5461 * number, 5461 * number + 5460 + (number == 2)
-        assert await server.call("CLUSTER", "ADDSLOTSRANGE", str(first), str(last)) == "+OK"
-        servers.append((server, port if tls else server.port, own[3]))
-    first_server = servers[0][0]
-    for _, port, bus in servers[1:]:
-        assert await first_server.call("CLUSTER", "MEET", "127.0.0.1", str(port), bus) == "+OK"
-
-    async def whole() -> bool:
-        infos = [await server.lines("CLUSTER", "INFO") for server, *_ in servers]
-        return all("cluster_state:ok" in info and "cluster_known_nodes:3" in info for info in infos)
-
-    await until(whole)
-    slot = int((await first_server.call("CLUSTER", "KEYSLOT", "{odysseus}"))[1:])
-    other = servers[(slot // 5461 + 1) % 3]
-    return f"{'rediss' if tls else 'redis'}+cluster://127.0.0.1:1,127.0.0.1:{other[1]}"

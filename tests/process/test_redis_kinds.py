@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from tests.postgres import postgres as postgres  # the fixture
 from tests.process.models import Cue, Models
 from tests.process.nodes import nodes_with
 from tests.process.raw_client import until
-from tests.process.redis_kinds import KINDS, by_sentinel, redis_of
+from tests.process.redis_kinds import KINDS, Replicated, as_cluster, by_sentinel, redis_of
 from tests.waiting import soon
 
 pytestmark = [pytest.mark.process, pytest.mark.asyncio(loop_scope="module")]
@@ -111,9 +111,14 @@ async def test_it_carries_runs_and_letters(kind: str) -> None:
         await owner.streams.drop_inbox(owner.post.node)
 
 
-async def test_another_master_takes_over(tmp_path: Path) -> None:
+REPLICATED = pytest.mark.parametrize("run", [by_sentinel, as_cluster])
+Run = Callable[[Path], AbstractAsyncContextManager[Replicated]]
+
+
+@REPLICATED
+async def test_another_master_takes_over(run: Run, tmp_path: Path) -> None:
     """What the old one had not handed on, the owner gives to the new one; who follows the run sees all of it."""
-    async with by_sentinel(tmp_path) as sentinels, sides(sentinels.url) as (owner, other):
+    async with run(tmp_path) as redis, sides(redis.url) as (owner, other):
         feed: Feed[bytes] = Feed(new_id("run"), new_id("ses"))
         message = answer(feed, owner)
         owner.mirror.add(feed, message.id)
@@ -127,7 +132,7 @@ async def test_another_master_takes_over(tmp_path: Path) -> None:
 
         await say(FRAMES[:500])
         saying = asyncio.create_task(say(FRAMES[500:]))
-        await sentinels.fail_over()
+        await redis.fail_over()
         await saying
         feed.ended.set()
         feed.wake()
@@ -135,19 +140,28 @@ async def test_another_master_takes_over(tmp_path: Path) -> None:
             while not followed.over:
                 await followed.changed()
         assert followed.log.read(0, 1 << 30) == FRAMES
+
+        async def reached() -> bool:
+            with suppress(*UNREACHABLE):
+                await other.streams.ping()
+                return True
+            return False
+
+        await until(reached)  # who comes first may find a connection that was the old one's
         assert await soon(other.post.ask(owner.post.node, "greet", "nothing", name="you"))
 
 
-async def test_nodes_outlive_their_master(models: Models, tmp_path: Path, postgres: Postgres) -> None:
+@REPLICATED
+async def test_nodes_outlive_their_master(run: Run, models: Models, tmp_path: Path, postgres: Postgres) -> None:
     async with (
-        by_sentinel(tmp_path) as sentinels,
-        nodes_with(2, models, tmp_path, redis=sentinels.master, postgres=postgres, redis_url=sentinels.url) as nodes,
+        run(tmp_path) as redis,
+        nodes_with(2, models, tmp_path, redis=redis.master, postgres=postgres, redis_url=redis.url) as nodes,
     ):
         client = await nodes[0].service.chat(models.plan(cue := Cue("Hello")))
         await client.read_text("Hello")
         there = await nodes[1].service.resume(client.session_id)
         await there.read_text("Hello")
-        await sentinels.fail_over()
+        await redis.fail_over()
         cue.say(", world")
         await there.read_text("Hello, world")
         cue.end()
