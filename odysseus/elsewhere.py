@@ -176,6 +176,8 @@ class Elsewhere(Alone):
     async def _keep_here(self, run_id: str, log_id: str) -> None:
         if (run := self._run(run_id)).keep():
             self._cluster.publish(run, log_id)
+        elif run.ending is not None:
+            await run.ended.wait()
 
     async def _approve_here(self, run_id: str, call_id: str, decision: str, reason: str | None) -> None:
         approvals = generation_of(self._run(run_id)).approvals

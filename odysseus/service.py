@@ -142,8 +142,7 @@ class Service:
         Without *run_id* it is the one at the head of the session's line, or the *latest*. Raises `NotFound`.
         """
         found = await self._look(owner, session_id, run_id, latest=latest)
-        if isinstance(found, Run) and not found.detached and found.ending is not None:
-            await found.ended.wait()
+        if isinstance(found, Run) and not found.detached and found.ended.is_set():
             return await self.store.answer_of(found.id, owner)  # which alone knows whether it was kept since
         return found
 
@@ -196,6 +195,8 @@ class Service:
             return answer
         if run.keep():
             self.elsewhere.publish(run, answer.id)
+        elif run.ending is not None:
+            await run.ended.wait()  # until then, whoever comes back would hear that a direct run has nothing for them
         return run
 
     # Coming back
