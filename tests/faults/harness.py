@@ -147,7 +147,7 @@ async def play(
 
 
 def _run_seen(plan: Run, seed: int, models: Models) -> RunSeen:
-    script, said = words(plan.words, pause_s=plan.pause_s, breaks_after=plan.breaks_after)
+    script, said = words(plan.words, pause_s=plan.pause_s, breaks_after=plan.breaks_after, ends=not plan.must_be_ended)
     return RunSeen(f"run-{seed}-{plan.number:04}", models.plan(script), said, direct=plan.how is not How.DETACHED)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from random import Random
 
@@ -88,6 +88,8 @@ class Run:
     how: How
     breaks_after: int | None
     """Words after which its model breaks the connection."""
+    must_be_ended: bool
+    """Its model hangs after its words: its client leaves, or its session is deleted."""
     kept_after_s: float | None
     """From when it is accepted; only a pane is kept, and goes on as a detached run."""
     deleted_after_s: float | None
@@ -131,9 +133,13 @@ class Schedule:
     def _run(self, number: int) -> Run:
         rng = self._rng
         is_long = rng.random() < 0.06
-        words = rng.randint(150, 300) if is_long else rng.randint(10, 40)
         how = rng.choices(tuple(How), (16, 1, 3))[0]
+        leaves = how is not How.DETACHED and rng.random() < 0.4
+        words = 1 if leaves else rng.randint(150, 300) if is_long else rng.randint(10, 40)
         session = rng.randrange(self.common_sessions) if how is not How.PANE and rng.random() < 0.2 else None
+        kept_after_s = rng.choice((0, 0.1, 0.5, 2)) if how is How.PANE and rng.random() < 0.5 else None
+        deleted_after_s = rng.choice((0, 0.1, 0.5, 2)) if session is None and rng.random() < 0.08 else None
+        must_be_ended = (leaves and kept_after_s is None) or deleted_after_s is not None
         return Run(
             number=number,
             at_s=rng.uniform(0, self._span_s),
@@ -143,13 +149,23 @@ class Schedule:
             if_busy=rng.choice(("reject", "replace", "queue", "queue")),
             as_json=how is How.DETACHED and rng.random() < 0.6,
             how=how,
-            breaks_after=rng.randint(1, words) if rng.random() < 0.06 else None,
-            kept_after_s=rng.choice((0, 0.1, 0.5, 2)) if how is How.PANE and rng.random() < 0.5 else None,
-            deleted_after_s=rng.choice((0, 0.1, 0.5, 2)) if session is None and rng.random() < 0.08 else None,
-            watchers=[self._watcher(words) for _ in range(rng.choice((0, 1, 1, 2, 3)) if how is How.DETACHED else 1)],
+            breaks_after=rng.randint(1, words) if not must_be_ended and rng.random() < 0.06 else None,
+            must_be_ended=must_be_ended,
+            kept_after_s=kept_after_s,
+            deleted_after_s=deleted_after_s,
+            watchers=self._watchers(words) if how is How.DETACHED else [self._client(words, leaves=leaves)],
             stop=self._stop() if rng.random() < 0.15 else None,
             seed=rng.getrandbits(32),
         )
+
+    def _watchers(self, words: int) -> Sequence[Watcher]:
+        return [self._watcher(words) for _ in range(self._rng.choice((0, 1, 1, 2, 3)))]
+
+    def _client(self, words: int, *, leaves: bool) -> Watcher:
+        """Return the one client of a run that isn't detached. One that leaves does so after `started` and all that its
+        model says, so that no write tells of that."""
+        client = self._watcher(words)
+        return replace(client, hops=(), leaves_after=2) if leaves else client
 
     def _watcher(self, words: int) -> Watcher:
         rng = self._rng

@@ -7,7 +7,7 @@ import itertools
 import socket
 import time
 
-from tests.fake_upstream import Exchange, FakeUpstream, Script, chunk, status
+from tests.fake_upstream import Exchange, FakeUpstream, Script, chunk, silent, status
 from tests.message_rules import BrokenRule, check_request
 from tests.process.raw_client import LIMIT_S
 
@@ -113,10 +113,13 @@ class Cue:
         await _end(exchange)
 
 
-def words(count: int, *, pause_s: float = 0, size: int = 0, breaks_after: int | None = None) -> tuple[Script, str]:
+def words(
+    count: int, *, pause_s: float = 0, size: int = 0, breaks_after: int | None = None, ends: bool = True
+) -> tuple[Script, str]:
     """Return a script that says *count* different words, padded to *size*, then ends; and all that it says.
 
-    With *breaks_after* it says no more of them than that, and breaks its connection.
+    With *breaks_after* it says no more of them than that, and breaks its connection; with ends=False it hangs after
+    them.
     """
     texts = [f"w{number} ".ljust(size, ".") for number in range(count)]
 
@@ -126,10 +129,12 @@ def words(count: int, *, pause_s: float = 0, size: int = 0, breaks_after: int | 
             await exchange.send(chunk(text))
             if pause_s:
                 await asyncio.sleep(pause_s)
-        if breaks_after is None:
+        if breaks_after is not None:
+            exchange.abort()
+        elif ends:
             await _end(exchange)
         else:
-            exchange.abort()
+            await silent(exchange)
 
     return script, "".join(texts)
 
