@@ -66,8 +66,6 @@ def _read_only(url: sa.URL, file: Path) -> sa.URL:
 
 def _state(connection: sa.Connection) -> str:
     at, head = revision_of(connection), REVISIONS[-1]
-    if at not in {None, *REVISIONS}:
-        raise SettingsError(_SETTING, f"the database was made by a newer Odysseus (revision {at}); upgrade the service")
     if at == head:
         return f"is up to date, at revision {head}"
     if not at and (taken := sorted(set(sa.inspect(connection).get_table_names()) & metadata.tables.keys())):

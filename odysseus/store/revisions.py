@@ -9,6 +9,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from odysseus.errors import SettingsError
+
 __all__ = ["REVISIONS", "revision_of", "upgrade"]
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
@@ -18,10 +20,16 @@ REVISIONS = tuple(sorted(file.name.partition("_")[0] for file in (_MIGRATIONS / 
 
 
 def revision_of(connection: sa.Connection) -> str | None:
-    """Return what the database is at; None if it has no tables of ours."""
+    """Return what the database is at; None if it has no tables of ours.
+
+    Raises `SettingsError` for one that a newer version has made.
+    """
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     revision: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    if revision not in {None, *REVISIONS}:
+        problem = f"the database was made by a newer Odysseus (revision {revision}); upgrade the service"
+        raise SettingsError("ODYSSEUS_DATABASE_URL", problem)
     return revision
 
 
