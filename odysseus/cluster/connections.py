@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -106,8 +106,12 @@ class _Cluster(RedisCluster):
         try:
             yield
         except _GONE:
-            await self.aclose()  # it opens itself with its next command
+            await self.look_again()
             raise
+
+    async def look_again(self) -> None:
+        with suppress(*UNREACHABLE):  # whatever went wrong before is what counts, a cancel above all
+            await self.aclose()  # it opens itself with its next command
 
 
 class _Pipeline(ClusterPipeline):
@@ -116,7 +120,7 @@ class _Pipeline(ClusterPipeline):
         async with client.looking_again():
             answers = await super().execute(raise_on_error, allow_redirections)
         if any(isinstance(answer, _GONE) for answer in answers):
-            await client.aclose()
+            await client.look_again()
         return answers
 
 
